@@ -1,0 +1,163 @@
+/** Is a file that is not stored beyond the proved end of the WAL, or is there a hole? The answer decides whether PostgreSQL opens (H1). */
+import { collect } from '../bytes.ts';
+import { HoleError, ObjectNotFound } from '../errors.ts';
+import { limits } from '../limits.ts';
+import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import { parseTimelineHistory } from '../postgres/timeline-history.ts';
+import {
+  type HistoryName,
+  type PartialName,
+  parseWalFileName,
+  type SegmentName,
+  segmentStart,
+} from '../postgres/wal-file-name.ts';
+import type { RequestOptions } from '../storage/storage.ts';
+import { historyKey, historyPrefix, objectKey, timelinePrefix, walObjectName } from './keys.ts';
+import { openWalFile, readWalHeader, type WalArchive } from './wal-archive.ts';
+
+export interface EndOptions extends RequestOptions {
+  /** `wal_segment_size` of the cluster where it is known; else a stored segment tells. */
+  readonly segmentSizeBytes?: number | undefined;
+}
+
+/**
+ * What stands where a segment is missing: nothing, which is the end of the WAL; or the unfinished segment that a promotion left,
+ * whose WAL is true up to `switchPoint` and no further.
+ */
+export type SegmentEnd =
+  | { readonly kind: 'end' }
+  | { readonly kind: 'partial'; readonly file: PartialName; readonly switchPoint: Lsn; readonly start: Lsn };
+
+const holeHint =
+  'Wait if it may still be on its way from an archiver. Else bring it back from a pg_wal or another copy of the repository, or recover to a point before it.';
+
+/**
+ * For a segment that the storage has just called absent.
+ * @throws HoleError when a later segment of the timeline is stored, or a history file says that the timeline went further.
+ */
+export async function findSegmentEnd(
+  archive: WalArchive,
+  segment: SegmentName,
+  options: EndOptions = {},
+): Promise<SegmentEnd> {
+  const later = await nextSegment(archive, segment, options);
+  if (later !== undefined) {
+    throw new HoleError(`"${segment.name}" is missing in the middle of the archive`, {
+      detail: `the next segment of its timeline that is stored is "${later.name}"`,
+      hint: holeHint,
+    });
+  }
+  const switches = await switchesOf(archive, segment.timeline, options);
+  if (switches.length === 0) return { kind: 'end' };
+  const sizeBytes = options.segmentSizeBytes ?? (await storedSegmentSize(archive, segment, options));
+  const start = sizeBytes === undefined ? undefined : segmentStart(segment, sizeBytes);
+  const further = switches.filter(({ end }) => start === undefined || end > start);
+  const [first] = further;
+  if (first === undefined) return { kind: 'end' };
+  if (sizeBytes === undefined || start === undefined) throw wentFurther(segment, first);
+  const within = further.every(({ end }) => end === first.end && end <= start + BigInt(sizeBytes));
+  const file = within ? await storedPartial(archive, segment, options) : undefined;
+  if (file === undefined) throw wentFurther(segment, further.at(-1) ?? first);
+  return { kind: 'partial', file, switchPoint: first.end, start };
+}
+
+/**
+ * For a history file that the storage has just called absent: PostgreSQL looks for the next timeline, and takes its number when there is none.
+ * @throws HoleError when a later timeline's history is stored: this one must have been there, and its number is taken (H14).
+ */
+export async function proveHistoryAbsent(
+  archive: WalArchive,
+  history: HistoryName,
+  options: EndOptions = {},
+): Promise<void> {
+  const { storage, systemIdentifier } = archive;
+  const after = historyKey(systemIdentifier, history.timeline);
+  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
+    const later = storedName(key);
+    if (later?.kind !== 'history') continue;
+    throw new HoleError(`"${history.name}" is missing, but "${later.name}" is archived`, {
+      detail: 'without it PostgreSQL would follow an older timeline',
+      hint: `Push it from a server that still has it: wal-push pg_wal/${history.name}`,
+    });
+  }
+}
+
+interface StoredSwitch {
+  readonly child: string;
+  readonly end: Lsn;
+}
+
+/** Where stored history files say that `timeline` ended. Only later timelines can descend from it. */
+async function switchesOf(archive: WalArchive, timeline: number, options: RequestOptions): Promise<StoredSwitch[]> {
+  const { storage, systemIdentifier } = archive;
+  const after = historyKey(systemIdentifier, timeline);
+  const found: StoredSwitch[] = [];
+  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
+    const file = storedName(key);
+    if (file?.kind !== 'history') continue;
+    const { content } = await openWalFile(archive, file, options);
+    const text = (await collect(content, limits.smallFileBytes)).toString('utf8');
+    const { ancestors } = parseTimelineHistory(file.timeline, text);
+    const own = ancestors.find((ancestor) => ancestor.timeline === timeline);
+    if (own !== undefined) found.push({ child: file.name, end: own.end });
+  }
+  return found;
+}
+
+async function nextSegment(
+  archive: WalArchive,
+  segment: SegmentName,
+  options: RequestOptions,
+): Promise<SegmentName | undefined> {
+  const after = objectKey(archive.systemIdentifier, walObjectName(segment));
+  return firstSegment(archive, segment.timeline, { ...options, after });
+}
+
+/** Partial segments and backup history files stand between the segments, and do not count. */
+async function firstSegment(
+  { storage, systemIdentifier }: WalArchive,
+  timeline: number,
+  options: RequestOptions & { readonly after?: string },
+): Promise<SegmentName | undefined> {
+  for await (const { key } of storage.list(timelinePrefix(systemIdentifier, timeline), options)) {
+    const file = storedName(key);
+    if (file?.kind === 'segment') return file;
+  }
+  return undefined;
+}
+
+async function storedSegmentSize(
+  archive: WalArchive,
+  { timeline }: SegmentName,
+  options: RequestOptions,
+): Promise<number | undefined> {
+  const segment = await firstSegment(archive, timeline, options);
+  return segment === undefined ? undefined : (await readWalHeader(archive, segment, options)).bytes;
+}
+
+async function storedPartial(
+  archive: WalArchive,
+  { name }: SegmentName,
+  options: RequestOptions,
+): Promise<PartialName | undefined> {
+  const file = parseWalFileName(`${name}.partial`);
+  if (file?.kind !== 'partial') return undefined;
+  return readWalHeader(archive, file, options).then(
+    () => file,
+    (error: unknown) => {
+      if (error instanceof ObjectNotFound) return undefined;
+      throw error;
+    },
+  );
+}
+
+function storedName(key: string) {
+  return parseWalFileName(key.slice(key.lastIndexOf('/') + 1));
+}
+
+function wentFurther(segment: SegmentName, { child, end }: StoredSwitch): HoleError {
+  return new HoleError(`"${segment.name}" is missing, but its timeline went further`, {
+    detail: `"${child}" says that timeline ${segment.timeline} ended at ${formatLsn(end)}`,
+    hint: holeHint,
+  });
+}

@@ -1,0 +1,113 @@
+/** Bytes on their way: the one currency between modules, and a reader that takes exact amounts from it. No formats. */
+import { CorruptError } from './errors.ts';
+
+/**
+ * A stream of bytes in chunks of any size. A transform is a function from `Bytes` to `Bytes`.
+ * A chunk belongs to whoever took it: its source does not write to it again.
+ */
+export type Bytes = AsyncIterable<Uint8Array>;
+
+/** A stream of chunks that are already there. */
+export async function* bytesOf(...chunks: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* chunks;
+}
+
+/**
+ * The whole stream in one buffer.
+ * @throws CorruptError when it holds more than `limitBytes`: nothing is collected without a limit.
+ */
+export async function collect(bytes: Bytes, limitBytes: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of bytes) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > limitBytes) {
+      throw new CorruptError(`more than the ${limitBytes} bytes that may be here`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, sizeBytes);
+}
+
+/** Takes exact amounts from a stream; holds back at most one chunk. */
+export class ByteReader {
+  readonly #source: AsyncIterator<Uint8Array>;
+  #rest: Uint8Array = Buffer.alloc(0);
+  #offset = 0;
+
+  constructor(source: Bytes) {
+    this.#source = source[Symbol.asyncIterator]();
+  }
+
+  /** How many bytes were taken. */
+  get offset(): number {
+    return this.#offset;
+  }
+
+  /**
+   * Exactly `sizeBytes` bytes.
+   * @throws CorruptError when the stream ends before.
+   */
+  async read(sizeBytes: number): Promise<Buffer> {
+    const pieces: Uint8Array[] = [];
+    let missing = sizeBytes;
+    while (missing > 0) {
+      if (this.#rest.length === 0 && !(await this.#pull())) {
+        throw new CorruptError('ends too early', {
+          detail: `${missing} of ${sizeBytes} bytes are missing at offset ${this.#offset}`,
+        });
+      }
+      const piece = this.#rest.subarray(0, missing);
+      this.#rest = this.#rest.subarray(piece.length);
+      this.#offset += piece.length;
+      missing -= piece.length;
+      pieces.push(piece);
+    }
+    const [only] = pieces;
+    return only !== undefined && pieces.length === 1
+      ? Buffer.from(only.buffer, only.byteOffset, only.length)
+      : Buffer.concat(pieces);
+  }
+
+  /** Between one and `limitBytes` bytes, none only at the end. */
+  async readSome(limitBytes: number): Promise<Buffer> {
+    if (this.#rest.length === 0) await this.#pull();
+    return this.read(Math.min(limitBytes, this.#rest.length));
+  }
+
+  /** Is there nothing left? */
+  async ended(): Promise<boolean> {
+    return this.#rest.length === 0 && !(await this.#pull());
+  }
+
+  /** Tells the source that no more will be taken. */
+  async close(): Promise<void> {
+    await this.#source.return?.();
+  }
+
+  async #pull(): Promise<boolean> {
+    for (;;) {
+      const next = await this.#source.next();
+      if (next.done === true) return false;
+      this.#rest = next.value;
+      if (this.#rest.length > 0) return true;
+    }
+  }
+}
+
+/** Order of two strings by their UTF-8 bytes, which is the order of every listing. */
+export function compareBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+/** `16777216` → `"16 MiB"`; whole units only where they fit, else one decimal. */
+export function formatSize(sizeBytes: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+  let value = sizeBytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
+}

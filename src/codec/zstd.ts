@@ -1,0 +1,169 @@
+/**
+ * zstd frames of bounded size, each with its content size and checksum. Knows nothing of what the frames hold.
+ * @see RFC 8878 for the frame format
+ */
+import * as binding from '@mongodb-js/zstd/bindings.js';
+import xxhash from 'xxhash-wasm';
+import { ByteReader, type Bytes } from '../bytes.ts';
+import { CorruptError } from '../errors.ts';
+import { limits } from '../limits.ts';
+
+const frameMagic = 0xfd2fb528;
+const magicBytes = 4;
+const checksumBytes = 4;
+const blockHeaderBytes = 3;
+/** The largest block that zstd allows, compressed or not. */
+const maxBlockBytes = 128 * 1024;
+/** Bits 7–6: a content size of four bytes follows. Bit 2: a checksum ends the frame. */
+const sizeAndChecksum = 0b10_0_00_1_00;
+
+const hashes = xxhash();
+
+/**
+ * One frame around `raw`, at most 1 MiB of it.
+ * The binding writes neither size nor checksum, and without them most damage would decompress to wrong bytes in silence (H43):
+ * its header of magic, descriptor 0, window is patched to magic, descriptor, window, size 4; and the frame ends with the low half of XXH64.
+ */
+export async function encodeFrame(raw: Uint8Array, level: number): Promise<Uint8Array> {
+  const { h64Raw } = await hashes;
+  const bare = await binding.compress(asBuffer(raw), level);
+  if (bare.readUInt32LE(0) !== frameMagic || bare[4] !== 0) {
+    throw new Error('the zstd binding writes another frame header than the one known');
+  }
+  const frame = Buffer.allocUnsafe(bare.length + 4 + checksumBytes);
+  bare.copy(frame, 0, 0, 6);
+  frame[4] = sizeAndChecksum;
+  frame.writeUInt32LE(raw.length, 6);
+  bare.copy(frame, 10, 6);
+  frame.writeUInt32LE(Number(h64Raw(raw, 0n) & 0xffff_ffffn), frame.length - checksumBytes);
+  return frame;
+}
+
+/** A frame as it was read: not decompressed yet, but known to be of bounded size. */
+interface Frame {
+  readonly stored: Uint8Array;
+  readonly rawBytes: number;
+}
+
+/**
+ * Takes the next frame from `reader` by walking its blocks.
+ * @throws CorruptError when it is no frame, says no size or checksum, or would take more memory than a frame may.
+ */
+async function readFrame(reader: ByteReader): Promise<Frame> {
+  const start = await reader.read(magicBytes + 1);
+  if (start.readUInt32LE(0) !== frameMagic) throw new CorruptError('not a zstd frame');
+  const rest = await readFrameHeader(reader, start.readUInt8(4));
+  const pieces: Uint8Array[] = [start, rest.bytes];
+  let storedBytes = start.length + rest.bytes.length + checksumBytes;
+  let plainBytes = 0;
+  for (let blocks = 1, last = false; !last; blocks += 1) {
+    const header = await reader.read(blockHeaderBytes);
+    const bits = header.readUIntLE(0, 3);
+    const [type, size] = [(bits >> 1) & 3, bits >> 3];
+    last = (bits & 1) === 1;
+    const blockBytes = type === 1 ? 1 : size; // type 1: one byte, repeated `size` times
+    storedBytes += blockHeaderBytes + blockBytes;
+    plainBytes += type === 2 ? 0 : size;
+    const bounded =
+      type !== 3 &&
+      size <= maxBlockBytes &&
+      plainBytes <= rest.rawBytes &&
+      storedBytes <= limits.frameStoredBytes &&
+      blocks <= limits.frameBlocks;
+    if (!bounded) throw new CorruptError('a zstd frame has impossible blocks');
+    pieces.push(header, await reader.read(blockBytes));
+  }
+  pieces.push(await reader.read(checksumBytes));
+  return { stored: Buffer.concat(pieces), rawBytes: rest.rawBytes };
+}
+
+/** The header behind the descriptor: window 0 or 1, content size 1, 2, 4 or 8. */
+async function readFrameHeader(reader: ByteReader, descriptor: number) {
+  const singleSegment = (descriptor & 0b10_0000) !== 0;
+  const sizeFlag = descriptor >> 6;
+  const hasSize = singleSegment || sizeFlag !== 0;
+  const hasChecksum = (descriptor & 0b100) !== 0;
+  if (!hasSize || !hasChecksum || (descriptor & 0b1011) !== 0) {
+    throw new CorruptError('a zstd frame has no size, no checksum, or needs a dictionary');
+  }
+  const windowBytes = singleSegment ? 0 : 1;
+  const sizeBytes = [1, 2, 4, 8][sizeFlag] ?? 8;
+  const bytes = await reader.read(windowBytes + sizeBytes);
+  const size = bytes.readUIntLE(windowBytes, Math.min(sizeBytes, 6));
+  const rawBytes = sizeFlag === 1 ? size + 256 : size;
+  const tooWide = windowBytes === 1 && windowSize(bytes.readUInt8(0)) > limits.frameWindowBytes;
+  const tooLong = rawBytes > limits.frameRawBytes || (sizeBytes === 8 && bytes.readUInt16LE(windowBytes + 6) !== 0);
+  if (tooWide || tooLong) throw new CorruptError('a zstd frame is larger than a frame may be');
+  return { bytes, rawBytes };
+}
+
+function windowSize(descriptor: number): number {
+  const base = 2 ** (10 + (descriptor >> 3));
+  return base + (base / 8) * (descriptor & 7);
+}
+
+async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Array> {
+  const raw = await binding.decompress(asBuffer(stored)).catch((cause: unknown) => {
+    throw new CorruptError('a zstd frame does not decompress', { detail: String(cause), cause });
+  });
+  if (raw.length !== rawBytes) throw new CorruptError('a zstd frame has another size than it says');
+  return raw;
+}
+
+/** Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame. */
+export async function* compress(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
+  yield* inFlight(blocksOf(raw), (block) => encodeFrame(block, level));
+}
+
+/** The content of the frames from `reader` up to the end of its source, each checked against its size and checksum. */
+export async function* decompress(reader: ByteReader): AsyncGenerator<Uint8Array> {
+  yield* inFlight(framesOf(reader), decodeFrame);
+}
+
+async function* blocksOf(raw: Bytes): AsyncGenerator<Uint8Array> {
+  const reader = new ByteReader(raw);
+  let block: Uint8Array[] = [];
+  let missing: number = limits.frameRawBytes;
+  try {
+    while (!(await reader.ended())) {
+      const piece = await reader.readSome(missing);
+      block.push(piece);
+      missing -= piece.length;
+      if (missing > 0) continue;
+      yield joined(block);
+      block = [];
+      missing = limits.frameRawBytes;
+    }
+    if (block.length > 0) yield joined(block);
+  } finally {
+    await reader.close();
+  }
+}
+
+async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
+  while (!(await reader.ended())) yield await readFrame(reader);
+}
+
+/** Works on a few items at a time (zstd runs on libuv's threads) and yields the results in order. */
+async function* inFlight<Item, Result>(
+  items: AsyncIterable<Item>,
+  work: (item: Item) => Promise<Result>,
+): AsyncGenerator<Result> {
+  const running: Promise<Result>[] = [];
+  for await (const item of items) {
+    const result = work(item);
+    result.catch(() => undefined); // awaited below; until then a failure must not count as unhandled
+    running.push(result);
+    if (running.length >= limits.framesInFlight) yield await (running.shift() as Promise<Result>);
+  }
+  for (const result of running) yield await result;
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const [only] = pieces;
+  return only !== undefined && pieces.length === 1 ? only : Buffer.concat(pieces);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}

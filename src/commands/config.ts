@@ -1,0 +1,17 @@
+/** wal-t config: which settings are in force, and where each comes from. Secrets are never shown. */
+import { type Entries, settingsTable } from '../config.ts';
+
+export interface ConfigLine {
+  readonly name: string;
+  readonly value: string;
+  readonly source: string;
+}
+
+export function describeConfig(entries: Entries): readonly ConfigLine[] {
+  return settingsTable.map(({ name, secret, default: standard }) => {
+    const entry = entries[name];
+    const value = entry?.value ?? standard ?? '';
+    const source = entry?.source ?? (standard === undefined ? 'not set' : 'default');
+    return { name, value: secret === true && value !== '' ? '***' : value, source };
+  });
+}

@@ -1,0 +1,66 @@
+/** wal-t init: makes the repository, once. No push ever does it by itself, lest it archives into an unmounted folder (H16). */
+
+import { join } from 'node:path';
+import { listClusters, makeRepository, type RepositoryDocument, readRepository } from '../archive/repository.ts';
+import { readKnownRepository, rememberRepository } from '../cluster/known-repository.ts';
+import { ConfigurationError, CorruptError, ObjectNotFound } from '../errors.ts';
+import { createStorage } from '../storage/open.ts';
+import { probeStorage } from '../storage/probe.ts';
+import type { RequestOptions, Storage } from '../storage/storage.ts';
+import { type Context, repositoryUrl, storageOf } from './context.ts';
+
+export interface InitArguments {
+  /** Let the data directory's cluster be archived here from now on, though it was archived elsewhere before. */
+  readonly adopt: boolean;
+}
+
+export interface InitResult {
+  readonly url: string;
+  readonly repository: RepositoryDocument;
+  /** Was it made now? Else it was there. */
+  readonly created: boolean;
+  /** The repository that the cluster was archived into before, when it was adopted. */
+  readonly adoptedFrom: string | undefined;
+}
+
+/** Idempotent. */
+export async function init(context: Context, { adopt }: InitArguments): Promise<InitResult> {
+  await createStorage(repositoryUrl(context));
+  const storage = storageOf(context);
+  const { repository, created } = await initialise(context, storage);
+  const adoptedFrom = adopt ? await adoptCluster(context, repository) : undefined;
+  return { url: storage.url, repository, created, adoptedFrom };
+}
+
+/** The repository: found, or made after the storage has shown what it can do. */
+export async function initialise(
+  options: RequestOptions,
+  storage: Storage,
+): Promise<{ readonly repository: RepositoryDocument; readonly created: boolean }> {
+  try {
+    return { repository: await readRepository(storage, options), created: false };
+  } catch (error) {
+    if (!(error instanceof ObjectNotFound)) throw error;
+  }
+  const [cluster] = await listClusters(storage, options);
+  if (cluster !== undefined) {
+    throw new CorruptError(`${storage.url} holds an archive, but its repository.json is missing`, {
+      detail: `it holds system ${cluster}`,
+      hint: 'Restore repository.json from another copy of the repository, or choose an empty place.',
+    });
+  }
+  const findings = await probeStorage(storage);
+  return { repository: await makeRepository(storage, findings, options), created: true };
+}
+
+async function adoptCluster({ settings }: Context, { repository }: RepositoryDocument): Promise<string | undefined> {
+  if (settings.dataDirectory === undefined) {
+    throw new ConfigurationError('it is not clear which cluster is to be adopted', {
+      hint: 'Set WALT_PGDATA to its data directory.',
+    });
+  }
+  const walFolder = join(settings.dataDirectory, 'pg_wal');
+  const known = await readKnownRepository(walFolder);
+  if (known !== repository) await rememberRepository(walFolder, repository);
+  return known;
+}

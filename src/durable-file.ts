@@ -1,0 +1,67 @@
+/** Files that survive a power failure: written beside, fsynced, renamed, and their folder fsynced. Errors are the system's own. */
+import type { FileHandle } from 'node:fs/promises';
+import { open, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Bytes } from './bytes.ts';
+import { systemErrorCode } from './errors.ts';
+import { isLeftOver, temporarySuffix } from './left-overs.ts';
+
+/**
+ * Makes what a folder says about its entries durable.
+ * EINVAL is tolerated: some network and FUSE file systems have no fsync for folders and need none.
+ */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r');
+  try {
+    await handle.sync();
+  } catch (error) {
+    if (systemErrorCode(error) !== 'EINVAL') throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Writes all of `body` to a file that must not exist yet, and fsyncs it. A failed fsync is never tried a second time. */
+export async function writeNewFile(path: string, body: Bytes, mode = 0o600): Promise<void> {
+  const handle = await open(path, 'wx', mode);
+  try {
+    for await (const chunk of body) await writeAll(handle, chunk);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+  let written = 0;
+  while (written < chunk.length) {
+    written += (await handle.write(chunk, written, chunk.length - written)).bytesWritten;
+  }
+}
+
+/**
+ * Puts `body` at `path`, replacing what is there: either all of it appears, durable, or nothing changes.
+ * A temporary file of an earlier process that was killed is removed on the way.
+ */
+export async function replaceFile(path: string, body: Bytes, mode = 0o600): Promise<void> {
+  await removeLeftOvers(path);
+  const temporary = `${path}.wal-t-${temporarySuffix()}`;
+  try {
+    await writeNewFile(temporary, body, mode);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+  await syncFolder(dirname(path));
+}
+
+async function removeLeftOvers(path: string): Promise<void> {
+  const folder = dirname(path);
+  const prefix = `${basename(path)}.wal-t-`;
+  for (const name of await readdir(folder)) {
+    if (name.startsWith(prefix) && isLeftOver(name.slice(prefix.length))) {
+      await rm(join(folder, name), { force: true });
+    }
+  }
+}

@@ -1,0 +1,155 @@
+/** What can go wrong, one class for each thing that an operator must do about it, and the exit codes that say so. */
+
+/** The exit codes of every command; `docs/` and `--help` print this table. */
+export const exitCodes = {
+  done: 0,
+  notFound: 1,
+  usage: 2,
+  configuration: 3,
+  storage: 4,
+  conflict: 5,
+  corrupt: 6,
+  postgresql: 7,
+  check: 8,
+  host: 9,
+  bug: 70,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+/** One line for each exit code, in the words of `--help`. */
+export const exitCodeMeanings: Readonly<Record<ExitCode, string>> = {
+  0: 'done',
+  1: 'not found (wal-fetch: the proved end of the WAL)',
+  2: 'wrong usage',
+  3: 'wrong or missing configuration',
+  4: 'storage unreachable, full or denied',
+  5: 'conflict: other content is stored under that name',
+  6: 'corrupt, incomplete or not what it claims to be',
+  7: 'PostgreSQL refused',
+  8: 'a check or verification failed',
+  9: "this host's file system refused",
+  70: 'a bug in WAL-T, or Node.js could not do its work',
+};
+
+export interface ErrorDetails {
+  /** More facts, one line. */
+  readonly detail?: string | undefined;
+  /** A sentence that says how to mend it. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** The base of every error that a user can meet: `message` in lower case, without a full stop. */
+export abstract class WalTError extends Error {
+  abstract readonly exitCode: ExitCode;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+
+  constructor(message: string, { detail, hint, cause }: ErrorDetails = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = new.target.name;
+    this.detail = detail;
+    this.hint = hint;
+  }
+
+  /** Could the same call succeed a little later, with nothing changed on this host? */
+  get mayPass(): boolean {
+    return false;
+  }
+}
+
+/** The command line is wrong: correct it. */
+export class UsageError extends WalTError {
+  readonly exitCode = exitCodes.usage;
+}
+
+/** A setting is wrong or missing: correct the configuration. */
+export class ConfigurationError extends WalTError {
+  readonly exitCode = exitCodes.configuration;
+}
+
+/** There is no repository where the settings point: initialise it, mount it, or correct the settings. */
+export class NoRepositoryError extends ConfigurationError {
+  override get mayPass(): boolean {
+    return true; // a folder may be mounted a minute after the server has started
+  }
+}
+
+/** The storage did not answer, refused, or is full: look after the storage. */
+export class StorageError extends WalTError {
+  readonly exitCode = exitCodes.storage;
+  override get mayPass(): boolean {
+    return true;
+  }
+}
+
+/** Another content is stored under the same name: find out which of the two is right. */
+export class ConflictError extends WalTError {
+  readonly exitCode = exitCodes.conflict;
+}
+
+/** Bytes are not what they must be: take them from somewhere else. */
+export class CorruptError extends WalTError {
+  readonly exitCode = exitCodes.corrupt;
+}
+
+/** Something is missing in the middle of the archive: find it, or decide to end before it. */
+export class HoleError extends CorruptError {
+  override get mayPass(): boolean {
+    return true; // the segment may be on its way: an archiver pushes several at once
+  }
+}
+
+/** A file of this host cannot be read or written: look after this host's disk and permissions. */
+export class HostError extends WalTError {
+  readonly exitCode = exitCodes.host;
+}
+
+/** No object has this key. Not a failure by itself: absence is an answer. */
+export class ObjectNotFound extends WalTError {
+  readonly exitCode = exitCodes.notFound;
+  readonly key: string;
+  constructor(key: string, details: ErrorDetails = {}) {
+    super(`no object "${key}"`, details);
+    this.key = key;
+  }
+}
+
+/** An object already has this key, and is as durable as if it had just been put. */
+export class ObjectExists extends WalTError {
+  readonly exitCode = exitCodes.conflict;
+  readonly key: string;
+  constructor(key: string, details: ErrorDetails = {}) {
+    super(`object "${key}" already exists`, details);
+    this.key = key;
+  }
+}
+
+/** The operating system's error code (`ENOENT` …) of a failed system call, if that is what this is. */
+export function systemErrorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+const systemErrorWords: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EPERM: 'operation not permitted',
+  EROFS: 'read-only file system',
+  ENOENT: 'no such file or directory',
+  ENOTDIR: 'not a directory',
+  EISDIR: 'is a directory',
+  ENOSPC: 'no space left on device',
+  EDQUOT: 'disk quota exceeded',
+  EFBIG: 'file too large',
+  EIO: 'input/output error',
+  ESTALE: 'stale file handle',
+  ENOTCONN: 'transport endpoint is not connected',
+  EMFILE: 'too many open files',
+};
+
+/** The words for a failed system call, as `strerror` gives them: "no space left on device". */
+export function systemErrorReason(error: unknown): string {
+  const code = systemErrorCode(error);
+  if (code === undefined) return error instanceof Error ? error.message : String(error);
+  return systemErrorWords[code] ?? code;
+}

@@ -1,0 +1,47 @@
+/** Every limit in one place: how long something may take and how large something may be. Settings may change the times. */
+
+const kibibyte = 1024;
+const mebibyte = 1024 * kibibyte;
+const second = 1000;
+const minute = 60 * second;
+
+/** Bounds on sizes; part of the format where docs/FORMAT.md names them. */
+export const limits = {
+  /** Raw content of one zstd frame. */
+  frameRawBytes: mebibyte,
+  /** Compressed form of one frame: zstd's own bound for 1 MiB, with room for its headers. */
+  frameStoredBytes: mebibyte + 16 * kibibyte,
+  /** Blocks in one frame: zstd makes eight of 1 MiB, more when it splits them. */
+  frameBlocks: 256,
+  /** What a reader must remember to decompress a frame. */
+  frameWindowBytes: 8 * mebibyte,
+  /** The envelope's JSON. */
+  headerBytes: 4 * kibibyte,
+  /** `repository.json` and `cluster.json`. */
+  documentBytes: 64 * kibibyte,
+  /** History files and backup labels; PostgreSQL writes less than one kilobyte. */
+  smallFileBytes: mebibyte,
+  /** A compressed segment up to this size is held in memory; a larger one is compressed a second time while it is sent. */
+  heldBytes: 64 * mebibyte,
+  /** Frames compressed or decompressed at the same time. */
+  framesInFlight: 4,
+} as const;
+
+/** Bounds on times in milliseconds: the defaults of the settings that bear their names. */
+export const defaultTimes = {
+  idleMs: 30 * second,
+  requestMs: 5 * minute,
+  walPushMs: 10 * minute,
+  walFetchRecoveryMs: 5 * minute,
+  walFetchStandbyMs: 15 * second,
+  walFetchPromoteMs: 30 * second,
+} as const;
+
+/** How often a command that waits says so. */
+export const reminderMs = 30 * second;
+
+/** How long a command may take to clean up after SIGTERM or SIGINT. */
+export const cleanUpMs = 2 * second;
+
+/** Between two attempts of the same request, in p-retry's words. */
+export const retryPause = { minTimeout: 250, maxTimeout: 5000, factor: 2, randomize: true } as const;
