@@ -30,7 +30,12 @@ it.each([15, 17, 18])('archives and recovers on %s', async (major) => {
   backup.signal('recovery.signal');
   await backup.open();
   expect(await backup.value('select count(*) from t')).toBe('20000');
-  console.log(backup.log.split('\n').filter((l) => /restored|wal-|recovery/.test(l)).join('\n'));
+  console.log(
+    backup.log
+      .split('\n')
+      .filter((l) => /restored|wal-|recovery/.test(l))
+      .join('\n'),
+  );
   await server.remove();
   await backup.remove();
 });

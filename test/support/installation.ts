@@ -54,7 +54,8 @@ function installServers(): void {
     optionalDependencies: Record<string, string>;
   };
   const version = wanted.optionalDependencies[`pg17-${process.platform}-${process.arch}`]?.split('@').at(-1);
-  const current = existsSync(installed) && existsSync(probe) && readFileSync(installed, 'utf8').includes(`"${version}"`);
+  const current =
+    existsSync(installed) && existsSync(probe) && readFileSync(installed, 'utf8').includes(`"${version}"`);
   if (!current) {
     process.stderr.write('installing the PostgreSQL servers for tests …\n');
     const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {

@@ -52,7 +52,18 @@ export class PostgresServer {
   /** A new cluster, not started. */
   static create(options: ServerOptions): PostgresServer {
     const server = new PostgresServer(makeFolder(`pg${options.major}`), options);
-    const words = ['-D', server.dataDirectory, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
+    const words = [
+      '-D',
+      server.dataDirectory,
+      '-U',
+      'postgres',
+      '-A',
+      'trust',
+      '-E',
+      'UTF8',
+      '--locale=C',
+      '--no-sync',
+    ];
     words.push(`--wal-segsize=${options.walSegmentSize ?? 1}`);
     server.#call(join(server.bin, 'initdb'), words);
     server.configure({ min_wal_size: `${2 * (options.walSegmentSize ?? 1)}MB`, ...testSettings, ...options.settings });

@@ -1,0 +1,62 @@
+/** A repository in a folder, its settings file, and the commands that PostgreSQL is configured with to use them. */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { temporaryFolder } from './folders.ts';
+import { type Ended, launcher, type RunOptions, walT } from './run.ts';
+
+export class TestRepository {
+  /** Holds the settings file; the repository is `folder/repo` unless told otherwise. */
+  readonly folder: string;
+  readonly root: string;
+  readonly config: string;
+
+  constructor(options: { readonly root?: string; readonly settings?: Readonly<Record<string, string>> } = {}) {
+    this.folder = temporaryFolder();
+    this.root = options.root ?? join(this.folder, 'repo');
+    this.config = join(this.folder, 'settings.env');
+    this.configure(options.settings ?? {});
+  }
+
+  /** Writes the settings file anew; WALT_REPO is this repository unless `settings` says otherwise. */
+  configure(settings: Readonly<Record<string, string>>): void {
+    const lines = Object.entries({ WALT_REPO: `file://${this.root}`, ...settings });
+    writeFileSync(this.config, lines.map(([name, value]) => `${name}=${value}\n`).join(''));
+  }
+
+  /** Runs a launcher with this repository's settings, as PostgreSQL's account. */
+  run(name: string, words: readonly string[], options: RunOptions = {}): Promise<Ended> {
+    return walT(name, words, { ...options, env: { WALT_CONFIG: this.config, ...options.env } });
+  }
+
+  async init(): Promise<this> {
+    const { code, stderr } = await this.run('wal-t', ['init']);
+    if (code !== 0) throw new Error(stderr);
+    return this;
+  }
+
+  /** For a server's `settings`: archives into and recovers from this repository. */
+  get serverSettings(): Record<string, string> {
+    const command = (name: string, words: string) => `WALT_CONFIG=${this.config} ${launcher(name)} ${words}`;
+    return {
+      archive_mode: 'on',
+      archive_command: command('wal-push', '%p %f'),
+      restore_command: command('wal-fetch', '%f %p'),
+    };
+  }
+
+  /** The relative paths of all files, temporary ones included, in order. */
+  files(): string[] {
+    const entries = readdirSync(this.root, { recursive: true, withFileTypes: true });
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map((entry) => join(entry.parentPath, entry.name).slice(this.root.length + 1))
+      .sort();
+  }
+
+  /** The path of the object of an archived file, of whichever cluster has it. */
+  object(name: string): string {
+    const found = this.files().find((path) => path.endsWith(`/${name}`));
+    if (found === undefined) throw new Error(`${name} is not stored`);
+    return join(this.root, found);
+  }
+}

@@ -1,0 +1,65 @@
+/** WAL segments as PostgreSQL writes them, made without a server: a sound first page and content that compresses like WAL. */
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name.ts';
+import { giveAway } from './account.ts';
+
+export interface SegmentOptions {
+  readonly systemIdentifier?: string;
+  readonly sizeBytes?: number;
+  /** The timeline in the header, where it is not the name's. */
+  readonly timeline?: number;
+  /** Another seed, other content. */
+  readonly seed?: string;
+}
+
+export const testSystemIdentifier = '7312345678901234567';
+
+/** The content of the segment `name`. */
+export function makeSegment(name: string, options: SegmentOptions = {}): Buffer {
+  const { systemIdentifier = testSystemIdentifier, sizeBytes = 1024 * 1024, seed = '' } = options;
+  const file = parseWalFileName(name);
+  if (file === undefined || file.kind === 'history') throw new Error(`no segment: ${name}`);
+  const content = Buffer.alloc(sizeBytes);
+  for (let offset = 40; offset + 64 <= sizeBytes; offset += 96) {
+    createHash('sha512').update(`${name}${seed}${offset}`).digest().copy(content, offset);
+  }
+  content.writeUInt16LE(0xd116, 0);
+  content.writeUInt16LE(0x0002, 2);
+  content.writeUInt32LE(options.timeline ?? file.timeline, 4);
+  content.writeBigUInt64LE(segmentStart(file, sizeBytes) ?? 0n, 8);
+  content.writeBigUInt64LE(BigInt(systemIdentifier), 24);
+  content.writeUInt32LE(sizeBytes, 32);
+  content.writeUInt32LE(8192, 36);
+  return content;
+}
+
+/** A `global/pg_control` as far as WAL-T reads it. */
+export function makeControlFile(systemIdentifier = testSystemIdentifier, segmentSizeBytes = 1024 * 1024): Buffer {
+  const content = Buffer.alloc(8192);
+  content.writeBigUInt64LE(BigInt(systemIdentifier), 0);
+  content.writeUInt32LE(1300, 8);
+  content.writeDoubleLE(1234567, 208);
+  content.writeUInt32LE(segmentSizeBytes, 228);
+  return content;
+}
+
+/** A data directory with as much in it as the commands look at. @returns a function that puts files into its pg_wal. */
+export function makeDataDirectory(
+  folder: string,
+  systemIdentifier?: string,
+): (name: string, content: Buffer) => string {
+  for (const part of ['', 'global', 'pg_wal', 'pg_wal/archive_status']) {
+    mkdirSync(join(folder, part), { recursive: true });
+    giveAway(join(folder, part));
+  }
+  writeFileSync(join(folder, 'PG_VERSION'), '17\n');
+  writeFileSync(join(folder, 'global/pg_control'), makeControlFile(systemIdentifier));
+  return (name, content) => {
+    const path = join('pg_wal', name);
+    writeFileSync(join(folder, path), content);
+    giveAway(join(folder, path));
+    return path;
+  };
+}
