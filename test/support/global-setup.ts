@@ -1,6 +1,12 @@
-/** Runs once before all tests. */
+/** Runs once before and after all tests. */
 import { prepareInstallation } from './installation.ts';
 
-export default function setup(): () => void {
-  return prepareInstallation();
+let undo = (): void => undefined;
+
+export function setup(): void {
+  undo = prepareInstallation();
+}
+
+export function teardown(): void {
+  undo();
 }
