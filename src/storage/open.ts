@@ -23,7 +23,7 @@ export async function createStorage(repository: string): Promise<void> {
 }
 
 /** The absolute path in a `file://` URL. */
-export function folderOf(repository: string): string {
+function folderOf(repository: string): string {
   if (!URL.canParse(repository)) {
     const hint = repository.startsWith('/')
       ? `A folder is given as a URL: WALT_REPO=file://${repository}`

@@ -1,0 +1,113 @@
+/** A disaster and its undoing, in a minute: real PostgreSQL servers, a repository in a folder, everything removed at the end. */
+import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeFolder, removeFolder } from '../test/support/folders.ts';
+import { prepareInstallation } from '../test/support/installation.ts';
+import { PostgresServer } from '../test/support/postgres.ts';
+import { launcher, walT } from '../test/support/run.ts';
+
+const undo: (() => Promise<void> | void)[] = [];
+
+async function demo(): Promise<void> {
+  undo.push(prepareInstallation());
+  const folder = makeFolder('wal-t-demo');
+  undo.push(() => removeFolder(folder));
+  const repository = join(folder, 'repository');
+  const config = join(folder, 'settings.env');
+  writeFileSync(config, `WALT_REPO=file://${repository}\n`);
+
+  step('Make a repository, once');
+  say(`$ wal-t init    # WALT_REPO=file://${repository}`);
+  say(await run('wal-t', ['init'], config));
+
+  step('A PostgreSQL 17 server archives its WAL through wal-push');
+  const primary = PostgresServer.create({
+    major: 17,
+    walSegmentSize: 16,
+    settings: {
+      archive_mode: 'on',
+      archive_command: `WALT_CONFIG=${config} ${launcher('wal-push')} %p %f`,
+      restore_command: `WALT_CONFIG=${config} ${launcher('wal-fetch')} %f %p`,
+    },
+  });
+  undo.push(() => primary.remove());
+  await primary.start();
+  await primary.query('create table ledger (id bigserial primary key, at timestamptz default now(), note text)');
+  await primary.query("insert into ledger (note) values ('before the copy')");
+  say('1 row is in the table "ledger"');
+
+  step('A copy of its data directory is taken while it runs');
+  const copy = await primary.backup();
+  undo.push(() => copy.remove());
+  say('copied, with pg_backup_start and pg_backup_stop around it');
+
+  step('More is written after the copy');
+  await primary.query('insert into ledger (note) select md5(n::text) from generate_series(1, 200000) n');
+  await primary.query("insert into ledger (note) values ('the last committed row')");
+  const expected = await lastRow(primary);
+  const segment = await primary.switchWal();
+  await primary.waitUntilArchived(segment);
+  say(`last row: ${expected}`);
+  say(`archived: ${archived(repository)}`);
+
+  step('Disaster: the server is killed and its data directory deleted');
+  await primary.stop('SIGKILL');
+  await primary.remove();
+  say(`${primary.dataDirectory} ${existsSync(primary.dataDirectory) ? 'is still there' : 'is gone'}`);
+
+  step('Recovery: the copy fetches the WAL through wal-fetch');
+  copy.signal('recovery.signal');
+  await copy.open();
+  const restored = copy.log.split('\n').filter((line) => line.includes('restored log file'));
+  say(`${restored.length} segments came out of the archive, verified byte for byte`);
+  const found = await lastRow(copy);
+  say(`last row: ${found}`);
+  if (found !== expected) throw new Error('the last committed row is not there');
+  say('\nThe last committed row is there. Nothing was lost.');
+}
+
+async function lastRow(server: PostgresServer): Promise<string> {
+  const [row = []] = await server.query('select id, note from ledger order by id desc limit 1');
+  return row.join(' | ');
+}
+
+async function run(name: string, words: readonly string[], config: string): Promise<string> {
+  const { code, stdout, stderr } = await walT(name, words, { env: { WALT_CONFIG: config } });
+  if (code !== 0) throw new Error(stderr);
+  return stdout.trimEnd();
+}
+
+function archived(repository: string): string {
+  const files = readdirSync(repository, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const segments = files.filter(({ name }) => /^[0-9A-F]{24}$/.test(name));
+  const sizeBytes = segments.reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).size, 0);
+  return `${segments.length} segments of 16 MiB in ${(sizeBytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
+let steps = 0;
+
+function step(title: string): void {
+  steps += 1;
+  say(`\n${steps}. ${title}`);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text.replaceAll(/^(?=.)/gm, /^\n?\d+\. |^\n[A-Z]/.test(text) ? '' : '   ')}\n`);
+}
+
+async function cleanUp(): Promise<void> {
+  for (const action of undo.splice(0).reverse()) await action();
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void cleanUp().finally(() => process.exit(130)));
+}
+
+try {
+  await demo();
+} catch (error) {
+  process.stderr.write(`demo: error: ${error instanceof Error ? error.message : error}\n`);
+  process.exitCode = 1;
+} finally {
+  await cleanUp();
+}

@@ -1,0 +1,31 @@
+/** The README tells the truth: its tables come from the source, its commands work word for word, and the project installs as it says. */
+import { spawnSync } from 'node:child_process';
+import { cpSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { withTables } from '../scripts/readme-tables.ts';
+import { temporaryFolder } from './support/folders.ts';
+import { checkout } from './support/installation.ts';
+import { run } from './support/run.ts';
+
+it('shows every setting and exit code in its tables', () => {
+  const readme = readFileSync(join(checkout, 'README.md'), 'utf8');
+  expect(readme).toBe(withTables(readme));
+});
+
+it('has no command block that does not work in an empty folder', async () => {
+  const { code, stdout, stderr } = await run(join(checkout, 'scripts/readme-check'), [], { asRoot: true });
+  expect(code, stderr).toBe(0);
+  expect(stdout).toContain('The last committed row is there.');
+});
+
+it('installs without development packages over a built tree', () => {
+  const folder = temporaryFolder();
+  for (const part of ['bin', 'dist', 'scripts', 'package.json', 'package-lock.json']) {
+    cpSync(join(checkout, part), join(folder, part), { recursive: true });
+  }
+  const npm = spawnSync('npm', ['ci', '--omit=dev'], { cwd: folder, encoding: 'utf8' });
+  expect(npm.status, npm.stderr).toBe(0);
+  const version = spawnSync(join(folder, 'bin/wal-t'), ['--version'], { encoding: 'utf8' });
+  expect(version.stdout.trim()).toBe(JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8')).version);
+});
