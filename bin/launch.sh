@@ -1,79 +1,94 @@
+# shellcheck shell=sh disable=SC2154 # $home and $failed are the launcher's
 # Read by every launcher beside it; not to be called. Runs dist/<name>.mjs under Node.js and turns its answer into an exit code.
 #
 # PostgreSQL takes each exit of a restore_command from 1 to 125 for "the WAL ends here" and opens the database; an exit of an
 # archive_command above 125 kills its archiver. A shell that cannot fork ends with 2, Node.js with 1 over an uncaught error, 0 over
-# a promise that never settles, 13, 134 or 137: all of these mean something else to PostgreSQL. So nothing is passed on that was not
-# said in the private codes 90 (done), 91 (proved absent), 92 (help shown) or the table's 2-9 and 70, and until one of them was said
-# the EXIT trap, set by the launcher before anything else, ends with $failed (H3).
+# an empty bundle, 13, 134 or 137: all of these mean something else to PostgreSQL. So nothing is passed on that was not said in the
+# private codes 90 (done), 91 (proved absent), 92 (help shown) or the table's 2-9 and 70, and until one of them was said the EXIT
+# trap, set by the launcher before anything else, ends with $failed (H3).
 #
 # In:  $home    the folder of the launchers
-#      $failed  the exit code of a failure that has none of its own
+#      $failed  70, for failures that have no code of their own; or 200, for all of them
 
-say() { printf '%s: %s\n' "$name" "$*" >&2; }
-
-finish() { trap - EXIT; exit "$1"; }
-
-# launch NAME COMMAND [ARGUMENT ...]: NAME of the bundle; COMMAND decides what an answer means. Does not return.
+# launch NAME [ARGUMENT ...]: does not return.
 launch() {
-  bundle=$home/../dist/$1.mjs name=$2
-  shift 2
-  if [ ! -f "$bundle" ]; then
-    say "error: \"$bundle\" is missing"
-    say 'hint: The installation is incomplete: unpack the package again, or run "npm ci" in its folder.'
-    fail 3
-  fi
-  if [ -x "$home/../node/bin/node" ]; then node=$home/../node/bin/node
-  elif [ -n "${WALT_NODE:-}" ]; then node=$WALT_NODE
-  else node=$(command -v node) || node=
-  fi
-  if [ -z "$node" ] || [ ! -x "$node" ]; then
-    say "error: Node.js was not found${node:+ at \"$node\"}"
-    say 'hint: Set WALT_NODE to the path of node: PostgreSQL does not have the PATH of your shell.'
-    fail 3
-  fi
+  # the folder may be a link, too, and Node.js takes ".." off a path before it follows links
+  if [ -h "$home" ]; then home=$(CDPATH='' cd -P -- "$home" && pwd -P); fi
+  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-node}
+  shift
+  [ -s "$bundle" ] || refuse "\"$bundle\" is missing" \
+    'The installation is incomplete: unpack the package again, or run "npm ci" in its folder.'
+  if [ -x "$home/../node/bin/node" ]; then node=$home/../node/bin/node; fi
+  case $node in */*) [ -x "$node" ] ;; *) command -v "$node" >/dev/null ;; esac ||
+    refuse "Node.js was not found as \"$node\"" \
+      'Set WALT_NODE to the path of node: PostgreSQL does not have the PATH of your shell.'
+
   child='' stopped=''
   trap 'stop TERM' TERM
   trap 'stop INT' INT
+  { true 3<&0; } 2>/dev/null || exec </dev/null # a closed one cannot be passed on
   exec 3<&0
-  "$node" "$bundle" "$@" <&3 3<&- & # in the background, since a shell that waits for a foreground child hears no signal
+  # in the background, since a shell that waits for a foreground child hears no signal
+  WALT_LAUNCHER=$$ "$node" "$bundle" "$@" <&3 3<&- &
   child=$!
   [ -z "$stopped" ] || stop "$stopped"
-  wait "$child"
+  wait "$child" 2>/dev/null # some shells say themselves by what signal it died
   status=$?
+  trap - TERM INT
+
   case $status in
-    90) answered_done "$@" ;;
+    18[0-7]) status=$((status - 178)) ;; # a system call hangs, and only a signal could end it: 52 for 2 … 59 for 9
+  esac
+  case $status in
+    90) if is_done; then finish 0; fi ;;
     91) finish 1 ;;
     92) finish 0 ;;
     [2-9] | 70) fail "$status" ;;
   esac
-  say "error: Node.js ended with $status before it had an answer$(meaning "$status")"
+  case $status in
+    0 | 13) reason='its work never came to an end' ;;
+    1) reason='an uncaught error, or a bundle that is not whole' ;;
+    90) reason='the file is not where it was asked for, though it was delivered' ;;
+    126 | 127) reason='it could not be started' ;;
+    134) reason='it ran out of memory or crashed' ;;
+    137) reason='it was killed, perhaps for want of memory' ;;
+    *) reason='no answer of WAL-T' ;;
+  esac
+  say "error: Node.js ended with $status: $reason"
   say "hint: Look at the lines above and at the kernel's log. $node is $("$node" --version 2>&1 | head -n 1), 20.19 or later is needed."
   fail 70
 }
 
-meaning() {
-  case $1 in
-    0 | 13) printf ': its work never came to an end' ;;
-    1) printf ': an uncaught error, or a bundle that is not whole' ;;
-    126 | 127) printf ': it could not be started' ;;
-    134) printf ': it ran out of memory or crashed' ;;
-    137) printf ': it was killed, perhaps for want of memory' ;;
-  esac
-}
-
-# What a failure with this code ends with: restore_command has its own rule.
-fail() { finish "$1"; }
-
-# What "done" ends with: restore_command has its own rule.
-answered_done() { finish 0; }
+# May "done" be believed? wal-fetch has its own rule.
+is_done() { true; }
 
 # Passes the signal on, waits for the end of the clean-up, and dies by the same signal.
 stop() {
   stopped=$1
   [ -n "$child" ] || return 0
-  kill -s "$1" "$child" 2>/dev/null
-  wait "$child"
+  trap '' TERM INT
+  kill -s TERM "$child" 2>/dev/null # a child that is only being started still ignores INT
+  wait "$child" 2>/dev/null # the shell would note "Terminated" in the log
   trap - "$1" EXIT
   kill -s "$1" $$
   exit "$failed"
 }
+
+# refuse MESSAGE HINT: nothing can be run.
+refuse() {
+  say "error: $1"
+  say "hint: $2"
+  fail 3
+}
+
+fail() {
+  if [ "$failed" = 70 ]; then finish "$1"; fi
+  finish "$failed"
+}
+
+finish() {
+  trap - EXIT
+  exit "$1"
+}
+
+say() { printf '%s: %s\n' "$name" "$*" >&2; }

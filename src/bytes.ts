@@ -69,6 +69,18 @@ export class ByteReader {
       : Buffer.concat(pieces);
   }
 
+  /** `sizeBytes` bytes, fewer only when the stream ends before. */
+  async readUpTo(sizeBytes: number): Promise<Buffer> {
+    const pieces: Uint8Array[] = [];
+    for (let missing = sizeBytes; missing > 0; ) {
+      const piece = await this.readSome(missing);
+      if (piece.length === 0) break;
+      missing -= piece.length;
+      pieces.push(piece);
+    }
+    return Buffer.concat(pieces);
+  }
+
   /** Between one and `limitBytes` bytes, none only at the end. */
   async readSome(limitBytes: number): Promise<Buffer> {
     if (this.#rest.length === 0) await this.#pull();

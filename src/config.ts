@@ -166,7 +166,9 @@ function parseConfigFile(path: string, content: string): Record<string, Entry> {
     const match = /^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$/.exec(line);
     const [name, value] = [match?.[1], match?.[2]];
     if (name === undefined || value === undefined) {
-      throw new ConfigurationError(`line ${index + 1} of "${path}" is not KEY=VALUE`);
+      throw new ConfigurationError(`line ${index + 1} of "${path}" is not KEY=VALUE`, {
+        hint: 'Write one setting a line, such as WALT_REPO=file:///path; a comment begins with #.',
+      });
     }
     const unquoted = /^(["'])(.*)\1$/.exec(value)?.[2] ?? value;
     if (unquoted !== '') entries[name] = { value: unquoted, source: path };
@@ -203,9 +205,8 @@ function digits(value: string, name: string): string {
 }
 
 function level(value: string, name: string): number {
-  const number = Number(value);
-  if (!Number.isInteger(number) || number < 1 || number > 19) throw wrong(name, value, 'a whole number from 1 to 19');
-  return number;
+  if (!/^(?:[1-9]|1\d)$/.test(value)) throw wrong(name, value, 'a whole number from 1 to 19');
+  return Number(value);
 }
 
 function oneOf<T extends string>(...values: readonly T[]) {
@@ -233,5 +234,6 @@ function time(name: keyof typeof defaultTimes): string {
 }
 
 function wrong(name: string, value: string, expected: string): ConfigurationError {
-  return new ConfigurationError(`${name} cannot be "${value}"`, { hint: `It must be ${expected}.` });
+  const secret = settingsTable.find((setting) => setting.name === name)?.secret === true;
+  return new ConfigurationError(`${name} cannot be "${secret ? '***' : value}"`, { hint: `It must be ${expected}.` });
 }

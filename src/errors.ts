@@ -1,4 +1,5 @@
 /** What can go wrong, one class for each thing that an operator must do about it, and the exit codes that say so. */
+import { constants } from 'node:os';
 
 /** The exit codes of every command; `docs/` and `--help` print this table. */
 export const exitCodes = {
@@ -128,7 +129,11 @@ export class ObjectExists extends WalTError {
 
 /** The operating system's error code (`ENOENT` …) of a failed system call, if that is what this is. */
 export function systemErrorCode(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+  if (!(error instanceof Error && 'code' in error && typeof error.code === 'string')) return undefined;
+  if (!error.code.startsWith('Unknown system error')) return error.code;
+  // Node.js knows no names for what network file systems answer: ESTALE, EDQUOT
+  const errno = 'errno' in error ? -Number(error.errno) : 0;
+  return Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? `E${errno}`;
 }
 
 const systemErrorWords: Readonly<Record<string, string>> = {
@@ -145,6 +150,14 @@ const systemErrorWords: Readonly<Record<string, string>> = {
   ESTALE: 'stale file handle',
   ENOTCONN: 'transport endpoint is not connected',
   EMFILE: 'too many open files',
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset by peer',
+  EPIPE: 'connection closed by peer',
+  ENOTFOUND: 'host not found',
+  EAI_AGAIN: 'host name could not be resolved now',
+  ETIMEDOUT: 'connection timed out',
+  EHOSTUNREACH: 'no route to host',
+  ENETUNREACH: 'network is unreachable',
 };
 
 /** The words for a failed system call, as `strerror` gives them: "no space left on device". */

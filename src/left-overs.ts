@@ -3,6 +3,7 @@
  * The one place outside `cli/` that asks the operating system about processes.
  */
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { pid, kill as sendSignal } from 'node:process';
 import { systemErrorCode } from './errors.ts';
 
@@ -23,13 +24,23 @@ export function isLeftOver(suffix: string): boolean {
   return !isAlive(Number(owner));
 }
 
-/** A process of another user (EPERM) lives, too. */
-function isAlive(processId: number): boolean {
+/** Does a process of this host run under this id? One of another user (EPERM) does, too. */
+export function isAlive(processId: number): boolean {
   if (!Number.isSafeInteger(processId) || processId <= 0) return false;
   try {
     sendSignal(processId, 0);
-    return true;
+    return !isZombie(processId);
   } catch (error) {
     return systemErrorCode(error) === 'EPERM';
+  }
+}
+
+/** Killed, but not yet collected by its parent: in a container whose PID 1 collects nobody, it stays so for ever. */
+function isZombie(processId: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${processId}/stat`, 'latin1'); // <pid> (<name>) <state> …
+    return stat.startsWith(') Z', stat.lastIndexOf(')'));
+  } catch {
+    return false; // no /proc, no zombies known
   }
 }

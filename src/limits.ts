@@ -21,10 +21,24 @@ export const limits = {
   documentBytes: 64 * kibibyte,
   /** History files and backup labels; PostgreSQL writes less than one kilobyte. */
   smallFileBytes: mebibyte,
+  /** `wal_segment_size`, at most. */
+  segmentBytes: 1024 * mebibyte,
   /** A compressed segment up to this size is held in memory; a larger one is compressed a second time while it is sent. */
   heldBytes: 64 * mebibyte,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
+  /** One ranged read: some gateways close a long response behind a slow reader. */
+  rangeBytes: 16 * mebibyte,
+  /** One part of an upload, and how many of them one object may have: the strictest store allows a thousand. */
+  partBytes: 16 * mebibyte,
+  partsOfUpload: 1000,
+  partsInFlight: 2,
+  /** How often one request is sent again. */
+  requestRetries: 6,
+  /** The longest pause that a storage may ask for. */
+  retryAfterMs: 30 * 1000,
+  /** The longest request that takes back a failed upload. */
+  takeBackMs: 10 * 1000,
 } as const;
 
 /** Bounds on times in milliseconds: the defaults of the settings that bear their names. */

@@ -45,8 +45,8 @@ export function openLog({ program, level, format, write }: LogOptions): Log {
   };
 }
 
-/** A message that names a file or a foreign text must not forge a line of PostgreSQL's log. */
+/** A message that names a file or a foreign text must not forge a line of PostgreSQL's log, nor command a terminal. */
 function oneLine(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  return text.replace(/[\u0000-\u001f\u007f]+/g, ' ').trimEnd();
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ').trimEnd();
 }

@@ -180,6 +180,6 @@ export function checkSameRepository(known: string, found: string, storage: Stora
   if (known === found) return;
   throw new ConfigurationError(`${storage.url} is another repository than the one this cluster was archived into`, {
     detail: `archived into ${known}, found ${found}`,
-    hint: 'Correct WALT_REPO or mount the right folder. If the change is meant: wal-t init --adopt',
+    hint: 'Correct WALT_REPO or mount the right folder. If the change is meant, run "wal-t init --adopt".',
   });
 }

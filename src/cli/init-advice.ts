@@ -19,8 +19,10 @@ export function describeInit({ url, repository, created, adoptedFrom }: InitResu
   if (adoptedFrom !== undefined) lines.push(`  adopted: the cluster was archived into ${adoptedFrom} before`);
   const environment = settingsPrefix(entries);
   const bin = resolve(fileURLToPath(new URL('../bin', import.meta.url)));
-  const command = (name: string, words: string) =>
-    configQuoted(`${environment}${shellQuoted(join(bin, name))} ${words}`);
+  const command = (name: string, words: string) => {
+    const plain = `${environment}${shellQuoted(join(bin, name))}`;
+    return configQuoted(`${plain.replaceAll('%', '%%')} ${words}`); // a single % is PostgreSQL's own sign
+  };
   lines.push(
     '',
     'postgresql.conf (archive_mode needs a restart, the others a reload):',
@@ -74,8 +76,7 @@ function shellQuoted(word: string): string {
   return /^[A-Za-z0-9_/.:@=+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-/** A string of postgresql.conf; `%` is PostgreSQL's own sign in commands, except where it stands for a path or name. */
-function configQuoted(command: string): string {
-  const escaped = command.replace(/%(?![pf]\b)/g, '%%');
-  return `'${escaped.replaceAll("'", "''")}'`;
+/** A string of postgresql.conf, in which a backslash escapes as in C. */
+function configQuoted(text: string): string {
+  return `'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`;
 }

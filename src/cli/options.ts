@@ -77,7 +77,10 @@ export async function parseCommandLine(words: readonly string[]): Promise<Job> {
       (options) =>
         options
           .positional('name', { type: 'string', demandOption: true, describe: '%f: the file that is wanted' })
-          .positional('path', { type: 'string', demandOption: true, describe: '%p: where to put it' }),
+          .positional('path', { type: 'string', demandOption: true, describe: '%p: where to put it' })
+          .epilogue(
+            'Exit codes: 0 delivered; 1 the proved end of the WAL; 200 any failure, under standby.signal its own',
+          ),
       (args) => {
         job = jobOf(
           'wal-fetch',
@@ -97,12 +100,7 @@ export async function parseCommandLine(words: readonly string[]): Promise<Job> {
     .locale('en')
     .exitProcess(false)
     .fail((message, error) => {
-      throw (
-        error ??
-        new UsageError(firstLower(message.split('\n').join('; ')), {
-          hint: 'wal-t --help shows the commands, wal-t <command> --help the flags of one.',
-        })
-      );
+      throw error === undefined || error.name === 'YError' ? usageError(message) : error;
     });
   await parser.parseAsync(words);
   return job;
@@ -123,6 +121,14 @@ function exitCodeLines(): string {
   return Object.entries(exitCodeMeanings)
     .map(([code, meaning]) => `  ${code.padStart(2)}  ${meaning}`)
     .join('\n');
+}
+
+/** From yargs's words to ours. */
+function usageError(message: string): UsageError {
+  if (message.startsWith('Did you mean')) return new UsageError('unknown command', { hint: message });
+  return new UsageError(firstLower(message.split('\n').join('; ')), {
+    hint: 'wal-t --help shows the commands, wal-t <command> --help the flags of one.',
+  });
 }
 
 function firstLower(text: string): string {

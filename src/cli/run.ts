@@ -8,6 +8,7 @@ import process from 'node:process';
 import type { Context } from '../commands/context.ts';
 import { defaultConfigFile, type Entries, mergeEntries, readSettings } from '../config.ts';
 import { ConfigurationError, exitCodes, systemErrorCode, systemErrorReason, WalTError } from '../errors.ts';
+import { isAlive } from '../left-overs.ts';
 import { cleanUpMs } from '../limits.ts';
 import { type Log, openLog } from '../log.ts';
 
@@ -25,13 +26,15 @@ export interface Job {
   readonly work: (context: Context, entries: Entries) => Promise<Outcome>;
 }
 
-const parentAtStart = process.ppid;
+/** The launcher says who it is: it may be killed before this process can ask for its parent. */
+const launcherVariable = 'WALT_LAUNCHER';
 
 /** Runs the job that `prepare` gives and ends the process. `program` speaks until the job is known. */
 export async function run(program: string, prepare: () => Promise<Job> | Job): Promise<void> {
   let log = plainLog(program);
   process.on('uncaughtException', (error) => exit(report(log, error)));
   process.stdout.on('error', () => exit(exitCodes.bug)); // nobody reads what is printed any more
+  process.stderr.on('error', () => undefined); // whether WAL is archived does not hang on who reads the log
   const interruption = listenForSignals();
   try {
     const job = await prepare();
@@ -60,17 +63,19 @@ function listenForSignals() {
   const controller = new AbortController();
   let name: NodeJS.Signals = 'SIGTERM';
   const die = (): void => {
+    if (isOrphan()) process.exit(0);
     process.removeAllListeners(name);
     process.kill(process.pid, name);
     setInterval(() => undefined, 1000); // the signal may take a moment; until then nothing else may end the process
   };
   const stop = (signal: NodeJS.Signals): void => {
+    if (controller.signal.aborted) return; // PostgreSQL signals the whole group, and the launcher passes its own on
     name = signal;
     controller.abort(new Error(signal));
     setTimeout(die, cleanUpMs).unref();
   };
-  process.once('SIGTERM', stop);
-  process.once('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
   return { signal: controller.signal, die };
 }
 
@@ -78,7 +83,8 @@ function listenForSignals() {
 function report(log: Log, error: unknown): number {
   if (error instanceof WalTError) {
     log.error(error.message, error);
-    return error.exitCode === exitCodes.notFound ? privateCodes.absent : error.exitCode;
+    // absence is proved and returned; an object that was missed on the way proves nothing (H1)
+    return error.exitCode === exitCodes.notFound ? exitCodes.corrupt : error.exitCode;
   }
   const { message, stack = '' } = error instanceof Error ? error : new Error(String(error));
   log.error(`internal error: ${message}`, {
@@ -90,18 +96,41 @@ function report(log: Log, error: unknown): number {
 
 /** An orphan whose next parent is a PostgreSQL as PID 1 must not look like a crashed server process: it ends with 0 (H5). */
 function exit(code: number): never {
-  process.exit(process.ppid === parentAtStart ? code : 0);
+  if (isOrphan()) process.exit(0);
+  const failed = code <= exitCodes.host || code === exitCodes.bug;
+  if (failed && process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq'))) dieHanging(code);
+  process.exit(code);
 }
 
-function loadEntries(overrides: Readonly<Record<string, string | undefined>>): Entries {
-  const environment = { ...process.env, ...overrides };
-  const named = environment.WALT_CONFIG;
+/**
+ * `process.exit` waits for each system call that still runs: on a file system that hangs, for ever. Death by a signal does not wait,
+ * so the code is told by the signal's number, 50 and the code, of those that Linux has for applications: see launch.sh.
+ */
+function dieHanging(code: number): void {
+  process.kill(process.pid, code === exitCodes.bug || process.platform !== 'linux' ? 'SIGKILL' : 50 + code);
+}
+
+function isOrphan(): boolean {
+  const launcher = process.env[launcherVariable];
+  return launcher !== undefined && !isAlive(Number(launcher));
+}
+
+function loadEntries(flags: Readonly<Record<string, string | undefined>>): Entries {
+  const environment: NodeJS.ProcessEnv = { ...process.env, ...flags, [launcherVariable]: undefined };
+  const entries = mergeEntries(environment, readConfigFile(environment.WALT_CONFIG || undefined));
+  const given = Object.entries(flags).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, { value, source: 'command line' }]],
+  );
+  return { ...entries, ...Object.fromEntries(given) };
+}
+
+/** The file that was named, which must be there, or the one that may be. */
+function readConfigFile(named: string | undefined): { readonly path: string; readonly text: string } | undefined {
   const path = named ?? defaultConfigFile;
   try {
-    return mergeEntries(environment, { path, text: readFileSync(path, 'utf8') });
+    return { path, text: readFileSync(path, 'utf8') };
   } catch (error) {
-    if (error instanceof WalTError) throw error;
-    if (named === undefined && systemErrorCode(error) === 'ENOENT') return mergeEntries(environment, undefined);
+    if (named === undefined && systemErrorCode(error) === 'ENOENT') return undefined;
     throw new ConfigurationError(`could not read "${path}": ${systemErrorReason(error)}`, {
       hint: 'The user that PostgreSQL runs as must be able to read it. WALT_CONFIG names another file.',
     });

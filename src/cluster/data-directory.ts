@@ -38,6 +38,15 @@ export function isStandby(dataDirectory: string): Promise<boolean> {
   return isThere(join(dataDirectory, 'standby.signal'));
 }
 
+/**
+ * Does PostgreSQL ask for a history that it has itself? At the very end of a recovery or promotion, when the signal files are gone,
+ * it looks once more for its timeline's own: an exit above 125 would stop it there, neither a standby any more nor on a new timeline.
+ */
+export async function isEndingRecovery(dataDirectory: string, history: string): Promise<boolean> {
+  if (await isThere(join(dataDirectory, 'recovery.signal'))) return false;
+  return history === '00000001.history' || isThere(join(dataDirectory, 'pg_wal', history));
+}
+
 /** Has somebody asked for its promotion, and PostgreSQL not yet seen it? */
 export function isPromoting(dataDirectory: string): Promise<boolean> {
   return isThere(join(dataDirectory, 'promote'));

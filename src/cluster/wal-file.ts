@@ -1,7 +1,7 @@
 /** A file that PostgreSQL hands to its archive_command: opened, and checked to be what its name says before a byte of it is sent. */
-import { open } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import type { Bytes } from '../bytes.ts';
-import { CorruptError, HostError, systemErrorReason } from '../errors.ts';
+import { CorruptError, HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { checkBackupHistory } from '../postgres/backup-history.ts';
 import { formatLsn } from '../postgres/lsn.ts';
@@ -64,16 +64,22 @@ async function checkText(read: () => Bytes, name: HistoryName | BackupHistoryNam
   const chunks: Uint8Array[] = [];
   for await (const chunk of read()) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString('utf8');
-  if (name.kind === 'history') parseTimelineHistory(name.timeline, text);
-  else checkBackupHistory(name, text);
+  try {
+    if (name.kind === 'history') parseTimelineHistory(name.timeline, text);
+    else checkBackupHistory(name, text);
+  } catch (error) {
+    if (!(error instanceof CorruptError)) throw error;
+    throw notWhatItSays(name, [error.message, error.detail].filter(Boolean).join(': '));
+  }
 }
 
+/** Looked at before it is opened: opening a pipe waits for somebody to write into it. */
 async function regularFileSize(path: string): Promise<number> {
-  return withFile(path, async (handle) => {
-    const found = await handle.stat();
-    if (!found.isFile()) throw new HostError(`could not read "${path}": not a regular file`);
-    return found.size;
+  const found = await stat(path).catch((error: unknown) => {
+    throw unreadable(path, error);
   });
+  if (!found.isFile()) throw new HostError(`could not read "${path}": not a regular file`, { hint: usageHint });
+  return found.size;
 }
 
 function readStart(path: string, sizeBytes: number): Promise<Uint8Array> {
@@ -120,10 +126,13 @@ async function openFile(path: string): Promise<Handle> {
   });
 }
 
+const usageHint =
+  "PostgreSQL gives the path as %p, relative to the data directory: archive_command = '… wal-push %p %f'.";
+
 function unreadable(path: string, error: unknown): unknown {
   if (error instanceof HostError) return error;
   return new HostError(`could not read "${path}": ${systemErrorReason(error)}`, {
-    hint: "PostgreSQL gives the path as %p, relative to the data directory: archive_command = '… wal-push %p %f'.",
+    hint: systemErrorCode(error) === 'ENOENT' ? usageHint : 'Look at its permissions, its owner and its disk.',
     cause: error,
   });
 }

@@ -170,11 +170,12 @@ export function checkStored(header: ObjectHeader, sizeBytes: number): void {
 }
 
 async function readHeader(reader: ByteReader): Promise<ObjectHeader> {
+  if (await reader.ended()) throw new CorruptError('the object is empty');
   const prefix = await reader.read(headerPrefixBytes);
   if (prefix.readUInt32LE(0) !== headerMagic) throw new CorruptError('not an object of WAL-T');
   const length = prefix.readUInt32LE(4);
   if (length > limits.headerBytes) throw new CorruptError('the header is longer than a header may be');
-  return decodeHeader((await reader.read(length)).toString('utf8'));
+  return decodeHeader(await reader.read(length));
 }
 
 function encodeHeader(header: ObjectHeader): Uint8Array {
@@ -198,25 +199,31 @@ function measuredHeader(fields: Omit<ObjectHeader, 'format' | 'stored'>, framesB
   }
 }
 
-function decodeHeader(json: string): ObjectHeader {
-  const header = parseCanonical(json);
+function decodeHeader(bytes: Buffer): ObjectHeader {
+  const header = parseCanonical(bytes);
   const { format, requires } = header;
   if (typeof format === 'number' && format > formatVersion) throw newer(`format ${format}`);
   const unknown = Array.isArray(requires) ? requires.find((feature) => !knownFeatures.includes(feature)) : undefined;
   if (unknown !== undefined) throw newer(`feature "${unknown}"`);
   if (!isHeader(header)) throw new CorruptError('the header lacks what it must say');
+  const isText = header.kind === 'history' || header.kind === 'backup';
+  if (header.bytes > (isText ? limits.smallFileBytes : limits.segmentBytes)) {
+    throw new CorruptError(`the header says more content than a ${header.kind} can have`, {
+      detail: `${header.bytes} bytes`,
+    });
+  }
   return header;
 }
 
-/** JSON that is exactly its own re-serialisation: one header has one form, and nothing can be hidden in it. */
-function parseCanonical(json: string): Record<string, unknown> {
+/** JSON that is byte for byte its own re-serialisation: one header has one form, and nothing can be hidden in it. */
+function parseCanonical(bytes: Buffer): Record<string, unknown> {
   let value: unknown;
   try {
-    value = JSON.parse(json);
+    value = JSON.parse(bytes.toString('utf8'));
   } catch (cause) {
     throw new CorruptError('the header is not JSON', { cause });
   }
-  if (typeof value !== 'object' || value === null || JSON.stringify(value) !== json) {
+  if (typeof value !== 'object' || value === null || !Buffer.from(JSON.stringify(value)).equals(bytes)) {
     throw new CorruptError('the header is not canonical JSON');
   }
   return value as Record<string, unknown>;

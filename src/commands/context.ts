@@ -2,7 +2,7 @@
 import type { Settings } from '../config.ts';
 import { ConfigurationError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { openStorage } from '../storage/open.ts';
+import { openStorage, type StorageSettings } from '../storage/open.ts';
 import type { Storage } from '../storage/storage.ts';
 
 export interface Context {
@@ -13,6 +13,8 @@ export interface Context {
   readonly workingDirectory: string;
   /** This host's name, for people who read the archive. */
   readonly host: string;
+  /** Another way from the settings to a storage than by WALT_REPO's scheme. */
+  readonly openStorage?: (settings: StorageSettings) => Storage;
 }
 
 /** The WALT_REPO setting. @throws ConfigurationError when it is not set. */
@@ -26,7 +28,7 @@ export function repositoryUrl({ settings }: Context): string {
 /** The storage that the settings name. */
 export function storageOf(context: Context): Storage {
   const { idleMs, requestMs } = context.settings.times;
-  return openStorage({ repository: repositoryUrl(context), idleMs, requestMs });
+  return (context.openStorage ?? openStorage)({ repository: repositoryUrl(context), idleMs, requestMs });
 }
 
 /** A signal that is aborted with `late()` after `limitMs`, or when the command must end. */

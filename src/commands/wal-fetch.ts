@@ -9,13 +9,20 @@
  *
  * @see https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-PITR-RECOVERY
  */
-import { basename, resolve } from 'node:path';
+import { open } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
 import pRetry from 'p-retry';
 import { listClusters, noRepository, readCluster, readRepository } from '../archive/repository.ts';
 import { openWalFile, type WalArchive } from '../archive/wal-archive.ts';
 import { findSegmentEnd, proveHistoryAbsent, type SegmentEnd } from '../archive/wal-end.ts';
 import type { Bytes } from '../bytes.ts';
-import { findDataDirectory, isPromoting, isStandby, readControlFile } from '../cluster/data-directory.ts';
+import {
+  findDataDirectory,
+  isEndingRecovery,
+  isPromoting,
+  isStandby,
+  readControlFile,
+} from '../cluster/data-directory.ts';
 import { replaceFile } from '../durable-file.ts';
 import { ConfigurationError, HostError, ObjectNotFound, systemErrorReason, UsageError, WalTError } from '../errors.ts';
 import { reminderMs, retryPause } from '../limits.ts';
@@ -66,14 +73,15 @@ interface Fetch extends Context {
   /** `%p`, absolute. */
   readonly target: string;
   readonly dataDirectory: string | undefined;
+  /** PostgreSQL goes on by itself after a failure, rather than stop. */
   readonly standby: boolean;
 }
 
 async function prepare(context: Context, name: string, path: string): Promise<Fetch> {
   const { workingDirectory, settings } = context;
-  const usage = "restore_command = '… wal-fetch %f %p'";
+  const usage = "Set restore_command = '… wal-fetch %f %p'.";
   if (name.includes('/')) {
-    throw new UsageError(`"${name}" is a path, not a file name`, { hint: `The name stands first: ${usage}` });
+    throw new UsageError(`"${name}" is a path, not a file name`, { hint: `The name stands first. ${usage}` });
   }
   const file = parseWalFileName(name);
   if (file === undefined) {
@@ -83,8 +91,9 @@ async function prepare(context: Context, name: string, path: string): Promise<Fe
     workingDirectory,
     configured: settings.dataDirectory,
   });
-  const standby = dataDirectory !== undefined && (await isStandby(dataDirectory));
   const target = resolve(workingDirectory, path);
+  const ending = basename(target) === 'RECOVERYHISTORY' && (await isEndingRecovery(dataDirectory ?? '', name));
+  const standby = dataDirectory !== undefined && (ending || (await isStandby(dataDirectory)));
   return { ...context, storage: storageOf(context), file, target, dataDirectory, standby };
 }
 
@@ -105,9 +114,33 @@ async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
   const segmentSizeBytes = control?.segmentSizeBytes;
   const end = await findSegmentEnd(archive, file, { signal: fetch.signal, segmentSizeBytes });
   if (end.kind === 'end') return 'absent';
+  if (fetch.standby && (await hasItself(fetch, archive, end))) return 'absent';
   const { content } = await openWalFile(archive, end.file, fetch);
   await deliver(fetch, endingAt(content, end));
   return 'delivered';
+}
+
+/**
+ * Does pg_wal hold all that is true in the unfinished segment? A standby may have been streamed more of its timeline than the sibling
+ * that was promoted out of it: given less than it has replayed, its own promotion ends in a PANIC.
+ */
+async function hasItself(fetch: Fetch, archive: WalArchive, end: Extract<SegmentEnd, { kind: 'partial' }>) {
+  const own = await open(join(fetch.dataDirectory ?? '', 'pg_wal', fetch.file.name)).catch(() => undefined);
+  if (own === undefined) return false;
+  try {
+    const { content } = await openWalFile(archive, end.file, fetch);
+    const length = Number(end.switchPoint - end.start);
+    let offset = 0;
+    for await (const chunk of content) {
+      const wanted = chunk.subarray(0, Math.max(0, length - offset));
+      const { buffer } = await own.read(Buffer.alloc(wanted.length), 0, wanted.length, offset);
+      if (!buffer.equals(wanted)) return false;
+      offset += chunk.length;
+    }
+    return true;
+  } finally {
+    await own.close();
+  }
 }
 
 /** The data directory says it; else the settings; else there is only one in the repository. */
@@ -116,6 +149,7 @@ async function whichCluster(fetch: Fetch, own: string | undefined): Promise<stri
   if (own !== undefined && configured !== undefined && own !== configured) {
     throw new ConfigurationError('WALT_SYSTEM_IDENTIFIER is of another cluster than the data directory', {
       detail: `the setting is ${configured}, "${fetch.dataDirectory}" is of system ${own}`,
+      hint: 'Correct WALT_SYSTEM_IDENTIFIER, or remove it: the data directory tells which cluster it is.',
     });
   }
   const known = own ?? configured;

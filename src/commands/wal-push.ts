@@ -75,9 +75,9 @@ interface Source {
 }
 
 function archivedName(path: string, name: string | undefined): WalFileName {
-  const usage = "archive_command = '… wal-push %p %f'";
+  const usage = "Set archive_command = '… wal-push %p %f'.";
   if (name?.includes('/')) {
-    throw new UsageError(`"${name}" is a path, not a file name`, { hint: `The path stands first: ${usage}` });
+    throw new UsageError(`"${name}" is a path, not a file name`, { hint: `The path stands first. ${usage}` });
   }
   const file = parseWalFileName(name ?? basename(path));
   if (file === undefined) {
@@ -112,6 +112,7 @@ async function identify(push: Push, givenPath: string, source: WalFile): Promise
   if (settings.systemIdentifier !== undefined && settings.systemIdentifier !== own) {
     throw new ConfigurationError(`"${givenPath}" belongs to another cluster than WALT_SYSTEM_IDENTIFIER`, {
       detail: `it was written by system ${own}, the setting is ${settings.systemIdentifier}`,
+      hint: 'Correct WALT_SYSTEM_IDENTIFIER, or remove it: every segment says itself which cluster wrote it.',
     });
   }
   return own;

@@ -3,10 +3,9 @@
  * Knows no keys. Errors are the system's own.
  */
 import { createHash } from 'node:crypto';
-import type { Stats } from 'node:fs';
-import { link, lstat, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { link, lstat, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Bytes } from '../bytes.ts';
 import { writeNewFile } from '../durable-file.ts';
 import { StorageError, systemErrorCode } from '../errors.ts';
@@ -16,8 +15,10 @@ import { isLeftOver, temporarySuffix } from '../left-overs.ts';
 const temporaryFolder = '.tmp';
 /** A temporary file of another host that is older than this was left behind. */
 const foreignLeftOverMs = 24 * 60 * 60 * 1000;
-/** A lock guards two system calls; one of this age was left behind by a host that died between them. */
+/** A lock guards two system calls; another host's of this age was left behind. */
 const staleLockMs = 10 * 60 * 1000;
+/** About three seconds. */
+const lockAttempts = 200;
 /** What `link` answers on file systems that have no hard links. */
 const noHardLinks: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'];
 
@@ -59,41 +60,51 @@ export async function nameOnce(temporary: string, path: string): Promise<boolean
   }
 }
 
-/** The same where there are no hard links: `rename`, under a lock that only one process can make. */
+/** The same where there are no hard links: `rename`, while no other process may do the same. */
 async function renameOnce(temporary: string, path: string): Promise<boolean> {
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 32);
-  const lock = join(dirname(temporary), `lock-${name}`);
-  await takeLock(lock, await stat(temporary));
+  const folder = dirname(temporary);
+  const lock = join(folder, `${ownName()}~${createHash('sha256').update(path).digest('hex').slice(0, 32)}`);
   try {
-    if (await exists(path)) return false;
-    await rename(temporary, path);
-    return true;
+    for (let attempt = 1; attempt <= lockAttempts; attempt += 1) {
+      if (await exists(path)) return false;
+      if (await takeLock(lock)) {
+        if (await exists(path)) return false;
+        await rename(temporary, path);
+        return true;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 20));
+    }
   } finally {
-    await rm(lock, { force: true });
+    await removeTemporary(lock);
   }
+  throw new StorageError(`other processes are writing the same object and hold locks in ${folder}`, {
+    hint: `It is tried again. A lock that another host left behind counts for ${staleLockMs / 60_000} minutes.`,
+  });
 }
 
-/** @throws StorageError when another process holds the lock: the next call will find what it has done. */
-async function takeLock(lock: string, now: Stats): Promise<void> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      await writeFile(lock, ownName(), { flag: 'wx', mode: 0o640 });
-      return;
-    } catch (error) {
-      if (systemErrorCode(error) !== 'EEXIST') throw error;
-    }
-    const held = await lstat(lock).catch(ignore('ENOENT'));
-    const owner = await readFile(lock, 'utf8').catch(ignore('ENOENT'));
-    const old = held !== undefined && now.mtimeMs - held.mtimeMs > staleLockMs;
-    if (old || isOurLeftOver(owner ?? '')) {
-      await rm(lock, { force: true });
-    } else if (attempt > 200) {
-      throw new StorageError(`another process is writing the same object and holds ${lock}`, {
-        hint: `It is tried again. A lock that nobody holds any more is ignored after ${staleLockMs / 60_000} minutes.`,
-      });
-    }
-    await new Promise((resolve) => setTimeout(resolve, 10));
+/**
+ * A lock is a file that bears its owner's name, so that ignoring and removing a dead process's lock can never hit a living one's.
+ * Whoever has made his own and then sees no other holds it; of several who see each other the first in order stays and tries again.
+ */
+async function takeLock(lock: string): Promise<boolean> {
+  if (!(await exists(lock)) && (await otherLocks(lock)).length > 0) return false;
+  await writeFile(lock, '', { mode: 0o640 });
+  const others = await otherLocks(lock);
+  if (others.some((other) => other < basename(lock))) await removeTemporary(lock);
+  return others.length === 0;
+}
+
+/** The names of locks on the same object whose owners live, or may live. */
+async function otherLocks(lock: string): Promise<string[]> {
+  const [folder, mine] = [dirname(lock), basename(lock)];
+  const object = mine.slice(mine.lastIndexOf('~'));
+  const others: string[] = [];
+  for (const other of await readdir(folder)) {
+    if (other === mine || !other.endsWith(object) || isOurLeftOver(other)) continue;
+    const found = await lstat(join(folder, other)).catch(ignore('ENOENT'));
+    if (found !== undefined && Date.now() - found.mtimeMs <= staleLockMs) others.push(other);
   }
+  return others;
 }
 
 /** `<host>~<whose>`: without characters that a foreign file system forbids. */

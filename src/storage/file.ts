@@ -1,4 +1,5 @@
 /** A storage in a folder: local disk, NFS, SMB, FUSE. Each key is a file below the root; a file under its final name is whole and durable. */
+import { constants } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Bytes, bytesOf, compareBytes } from '../bytes.ts';
@@ -11,7 +12,7 @@ import {
   systemErrorReason,
   WalTError,
 } from '../errors.ts';
-import { beforeDeadline } from './deadline.ts';
+import { beforeDeadline, unlessAborted } from './deadline.ts';
 import { exists, ignore, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
 import {
   assertKey,
@@ -52,6 +53,8 @@ export class FileStorage implements Storage {
   readonly #times: FileStorageTimes;
   /** Folders whose place in their parents this process has made durable. */
   readonly #settledFolders = new Set<string>();
+  /** System calls that were given up and still have no answer: each holds one of Node's four threads, which other file systems need. */
+  #hanging = 0;
 
   /** `root` is an absolute path and must exist: a folder that is not there may be one that is not mounted (H16). */
   constructor(root: string, times: FileStorageTimes) {
@@ -62,15 +65,17 @@ export class FileStorage implements Storage {
 
   async put(key: string, body: Uint8Array | Bytes, { signal }: PutOptions = {}): Promise<void> {
     assertKey(key);
-    await this.#answer(`write "${key}"`, { signal, limitMs: this.#times.requestMs }, async () => {
+    const limitMs = this.#times.requestMs;
+    await this.#answer(`write "${key}"`, { signal, limitMs }, async (givenUp) => {
       const path = this.#path(key);
-      if (await exists(path)) return this.#refuse(key, path);
+      if (await exists(path)) return this.#refuse(key);
       await stat(this.#root);
       const bytes = body instanceof Uint8Array ? bytesOf(body) : body;
-      const temporary = await writeTemporary(this.#root, abortable(bytes, signal));
+      const temporary = await writeTemporary(this.#root, abortable(bytes, givenUp));
       try {
         await this.#makeFolders(dirname(path));
-        if (!(await nameOnce(temporary, path))) return await this.#refuse(key, path);
+        givenUp.throwIfAborted();
+        if (!(await nameOnce(temporary, path))) return await this.#refuse(key);
         await this.#settle(dirname(path));
       } finally {
         await removeTemporary(temporary);
@@ -80,18 +85,13 @@ export class FileStorage implements Storage {
 
   async get(key: string, { range, signal }: GetOptions = {}): Promise<StoredBody> {
     assertKey(key);
-    return this.#answer(`read "${key}"`, { signal }, async () => {
-      const path = this.#path(key);
-      const handle = await this.#openObject(key, path);
-      const { size } = await handle.stat();
-      const start = Math.min(range?.offset ?? 0, size);
-      const end = range === undefined ? size : Math.min(start + range.length, size);
-      return { sizeBytes: size, body: this.#read({ key, handle, start, end, signal }) };
-    });
+    const size = await this.#answer(`read "${key}"`, { signal }, () => this.#sizeOf(key));
+    const start = range?.offset ?? 0;
+    const end = range === undefined ? size : Math.min(start + range.length, size);
+    return { sizeBytes: size, body: this.#read({ key, start, end, signal }) };
   }
 
   async *list(prefix: string, { after = '', signal }: ListOptions = {}): AsyncGenerator<StoredObject> {
-    await this.#answer(`list "${prefix}"`, { signal }, () => stat(this.#root));
     yield* this.#listFolder('', { prefix, after, signal });
   }
 
@@ -113,21 +113,43 @@ export class FileStorage implements Storage {
     return join(this.#root, key);
   }
 
-  /** Runs a request until its deadline and says what the system's errors mean. */
+  /**
+   * Runs a request until its deadline and says what the system's errors mean.
+   * A system call cannot be taken back: `givenUp` tells the work that nobody waits for it any more.
+   */
   async #answer<T>(
     doing: string,
     { signal, limitMs = this.#times.idleMs }: { signal?: AbortSignal | undefined; limitMs?: number },
-    work: () => Promise<T>,
+    work: (givenUp: AbortSignal) => Promise<T>,
   ): Promise<T> {
-    const late = () =>
-      new StorageError(`could not ${doing} in ${this.url}: no answer for ${limitMs / 1000} s`, {
-        hint: 'The file system hangs: look at its mount, network and server.',
-      });
+    signal?.throwIfAborted();
+    if (this.#hanging > 0) throw this.#hangs(doing, 'an earlier request still has no answer');
+    const controller = new AbortController();
+    const working = work(controller.signal);
+    const late = () => {
+      if (limitMs === this.#times.idleMs) this.#countUntilSettled(working); // a put may just wait for its body
+      return this.#hangs(doing, `no answer for ${limitMs / 1000} s`);
+    };
     try {
-      return await beforeDeadline(work(), { signal, limitMs, late });
+      return await beforeDeadline(working, { signal, limitMs, late });
     } catch (error) {
+      controller.abort(error);
       throw this.#explain(doing, error);
     }
+  }
+
+  #countUntilSettled(work: Promise<unknown>): void {
+    const settled = () => {
+      this.#hanging -= 1;
+    };
+    this.#hanging += 1;
+    work.then(settled, settled);
+  }
+
+  #hangs(doing: string, reason: string): StorageError {
+    return new StorageError(`could not ${doing} in ${this.url}: ${reason}`, {
+      hint: 'The file system hangs: look at its mount, network and server.',
+    });
   }
 
   #explain(doing: string, error: unknown): unknown {
@@ -140,14 +162,14 @@ export class FileStorage implements Storage {
   }
 
   /** The object is there already: it is made as durable as a put would have made it, since its writer may have died before. */
-  async #refuse(key: string, path: string): Promise<never> {
-    const handle = await open(path, 'r');
+  async #refuse(key: string): Promise<never> {
+    const handle = await this.#open(key);
     try {
       await handle.sync();
     } finally {
       await handle.close();
     }
-    await this.#settle(dirname(path));
+    await this.#settle(dirname(this.#path(key)));
     throw new ObjectExists(key);
   }
 
@@ -174,32 +196,52 @@ export class FileStorage implements Storage {
     this.#settledFolders.add(folder);
   }
 
-  async #openObject(key: string, path: string): Promise<FileHandle> {
-    const found = await lstat(path).catch(ignore('ENOENT'));
+  async #sizeOf(key: string): Promise<number> {
+    const found = await lstat(this.#path(key)).catch(ignore('ENOENT'));
     if (found === undefined) {
       await stat(this.#root); // a root that is gone is a failure, not an absence
       throw new ObjectNotFound(key);
     }
-    if (!found.isFile()) {
-      throw new StorageError(`"${key}" in ${this.url} is not a regular file`, {
-        hint: 'Something else than WAL-T wrote into the repository. Find out what it is before removing it.',
-      });
-    }
-    return open(path, 'r');
+    if (!found.isFile()) throw this.#notRegular(key);
+    return found.size;
   }
 
-  async *#read({ key, handle, start, end, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
+  /** Never waits for the other end of a pipe, never follows a link out of the repository. */
+  async #open(key: string): Promise<FileHandle> {
+    const path = this.#path(key);
+    if (!(await lstat(path)).isFile()) throw this.#notRegular(key);
+    return open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  }
+
+  #notRegular(key: string): StorageError {
+    return new StorageError(`"${key}" in ${this.url} is not a regular file`, {
+      hint: 'Something else than WAL-T wrote into the repository. Find out what it is before removing it.',
+    });
+  }
+
+  /** Opens the file when the first byte is asked for: a body that nobody reads holds nothing. */
+  async *#read({ key, start, end, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
+    if (start >= end) return;
+    const doing = `read "${key}"`;
+    const handle = await this.#answer(doing, { signal }, async (givenUp) => {
+      const opened = await this.#open(key);
+      if (givenUp.aborted) await opened.close();
+      return opened;
+    });
+    let waiting = false;
     try {
       for (let offset = start; offset < end; ) {
         const chunk = Buffer.allocUnsafeSlow(Math.min(readChunkBytes, end - offset));
-        const reading = handle.read(chunk, 0, chunk.length, offset);
-        const { bytesRead } = await this.#answer(`read "${key}"`, { signal }, () => reading);
+        waiting = true;
+        const { bytesRead } = await this.#answer(doing, { signal }, () => handle.read(chunk, 0, chunk.length, offset));
+        waiting = false;
         if (bytesRead === 0) return; // it was truncated under us: the length that its header promises tells
         offset += bytesRead;
         yield chunk.subarray(0, bytesRead);
       }
     } finally {
-      await handle.close();
+      const closing = handle.close().catch(() => undefined);
+      if (!waiting) await closing; // else it would wait for a read that may hang for ever
     }
   }
 
@@ -207,9 +249,12 @@ export class FileStorage implements Storage {
   async *#listFolder(folder: string, options: ListFolderOptions): AsyncGenerator<StoredObject> {
     const { prefix, after, signal } = options;
     const entries = await this.#answer(`list "${folder}"`, { signal }, () =>
-      readdir(this.#path(folder), { withFileTypes: true }).catch(ignore('ENOENT')),
+      readdir(this.#path(folder), { withFileTypes: true }).catch((error: unknown) => {
+        if (folder === '' || systemErrorCode(error) !== 'ENOENT') throw error; // a root that is gone is not an empty one
+        return [];
+      }),
     );
-    const keys = (entries ?? [])
+    const keys = entries
       .filter((entry) => !entry.name.startsWith('.') && (entry.isFile() || entry.isDirectory()))
       .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? '/' : ''}`)
       .sort(compareBytes);
@@ -237,7 +282,6 @@ export class FileStorage implements Storage {
 
 interface ReadOptions {
   readonly key: string;
-  readonly handle: FileHandle;
   readonly start: number;
   readonly end: number;
   readonly signal: AbortSignal | undefined;
@@ -258,9 +302,18 @@ const hints: Readonly<Record<string, string>> = {
   ENOENT: 'Check that the folder is mounted and WALT_REPO is spelled right; "wal-t init" makes a new repository.',
 };
 
-async function* abortable(bytes: Bytes, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
-  for await (const chunk of bytes) {
-    signal?.throwIfAborted();
-    yield chunk;
+/** Ends when nobody waits for the result any more, also while the next chunk does not come. */
+async function* abortable(bytes: Bytes, givenUp: AbortSignal): AsyncGenerator<Uint8Array> {
+  const source = bytes[Symbol.asyncIterator]();
+  let ended = false;
+  try {
+    for (;;) {
+      const next = await unlessAborted(source.next(), givenUp);
+      ended = next.done === true;
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    if (!ended) source.return?.().catch(() => undefined);
   }
 }

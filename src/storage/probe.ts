@@ -74,7 +74,9 @@ async function firstOfSeveral(storage: Storage, key: string): Promise<boolean> {
         throw error;
       },
     );
-  const winners = (await Promise.all(bodies.map(put))).filter((body) => body !== undefined);
+  const racing = bodies.map(put);
+  await Promise.allSettled(racing); // when one fails, the others must not go on behind the caller's back
+  const winners = (await Promise.all(racing)).filter((body) => body !== undefined);
   const late = await put(Buffer.from('late'));
   const { body } = await storage.get(key);
   const stored = await collect(body, limitBytes);

@@ -25,7 +25,6 @@ const testSettings: Readonly<Record<string, string>> = {
   shared_buffers: '16MB',
   max_connections: '20',
   max_wal_senders: '4',
-  max_wal_size: '64MB',
   wal_level: 'replica',
   hot_standby: 'on',
   autovacuum: 'off',
@@ -64,9 +63,11 @@ export class PostgresServer {
       '--locale=C',
       '--no-sync',
     ];
-    words.push(`--wal-segsize=${options.walSegmentSize ?? 1}`);
+    const segmentSize = options.walSegmentSize ?? 1;
+    words.push(`--wal-segsize=${segmentSize}`);
     server.#call(join(server.bin, 'initdb'), words);
-    server.configure({ min_wal_size: `${2 * (options.walSegmentSize ?? 1)}MB`, ...testSettings, ...options.settings });
+    const sizes = { min_wal_size: `${2 * segmentSize}MB`, max_wal_size: `${Math.max(64, 4 * segmentSize)}MB` };
+    server.configure({ ...testSettings, ...sizes, ...options.settings });
     return server;
   }
 
@@ -120,6 +121,11 @@ export class PostgresServer {
   /** Starts the server and waits until it has recovered and is open for writes. @throws when it stops instead. */
   async open(): Promise<void> {
     this.launch();
+    await this.waitUntilOpen();
+  }
+
+  /** Waits until the server has recovered and is open for writes. @throws when it stops instead. */
+  async waitUntilOpen(): Promise<void> {
     await waitFor('the recovery to end', async () => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
       return (await this.#answers()) && (await this.value('select pg_is_in_recovery()')) === 'false';

@@ -4,14 +4,21 @@ import { join } from 'node:path';
 import { temporaryFolder } from './folders.ts';
 import { type Ended, launcher, type RunOptions, walT } from './run.ts';
 
+export interface RepositoryOptions {
+  /** Whose owner removes it; else one that goes when the running test ends, which a concurrent test or a hook cannot have. */
+  readonly folder?: string;
+  readonly root?: string;
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
 export class TestRepository {
   /** Holds the settings file; the repository is `folder/repo` unless told otherwise. */
   readonly folder: string;
   readonly root: string;
   readonly config: string;
 
-  constructor(options: { readonly root?: string; readonly settings?: Readonly<Record<string, string>> } = {}) {
-    this.folder = temporaryFolder();
+  constructor(options: RepositoryOptions = {}) {
+    this.folder = options.folder ?? temporaryFolder();
     this.root = options.root ?? join(this.folder, 'repo');
     this.config = join(this.folder, 'settings.env');
     this.configure(options.settings ?? {});

@@ -18,6 +18,8 @@ export interface RunOptions {
   /** Seen as soon as it runs, to kill it. */
   readonly onStart?: (child: ChildProcess) => void;
   readonly asRoot?: boolean;
+  /** In a process group of its own, so that `process.kill(-pid)` reaches the launcher and all that it started. */
+  readonly ownGroup?: boolean;
 }
 
 /** Variables that every command is given: none of this process's settings. */
@@ -32,6 +34,7 @@ export function run(command: string, words: readonly string[], options: RunOptio
       cwd: options.cwd ?? '/',
       env: { ...plainEnvironment(), ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
+      detached: options.ownGroup === true,
     });
     let [stdout, stderr] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -1,5 +1,5 @@
 /** WAL segments as PostgreSQL writes them, made without a server: a sound first page and content that compresses like WAL. */
-import { createHash } from 'node:crypto';
+import { createCipheriv, createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name.ts';
@@ -12,17 +12,21 @@ export interface SegmentOptions {
   readonly timeline?: number;
   /** Another seed, other content. */
   readonly seed?: string;
+  /** What stands behind the header: like WAL unless told otherwise. */
+  readonly fill?: 'wal' | 'random' | 'zeros';
 }
 
 export const testSystemIdentifier = '7312345678901234567';
 
 /** The content of the segment `name`. */
 export function makeSegment(name: string, options: SegmentOptions = {}): Buffer {
-  const { systemIdentifier = testSystemIdentifier, sizeBytes = 1024 * 1024, seed = '' } = options;
+  const { systemIdentifier = testSystemIdentifier, sizeBytes = 1024 * 1024, seed = '', fill = 'wal' } = options;
   const file = parseWalFileName(name);
   if (file === undefined || file.kind === 'history') throw new Error(`no segment: ${name}`);
-  const content = Buffer.alloc(sizeBytes);
-  for (let offset = 40; offset + 64 <= sizeBytes; offset += 96) {
+  const key = createHash('md5').update(`${name}${seed}`).digest();
+  const zeros = Buffer.alloc(sizeBytes);
+  const content = fill === 'random' ? createCipheriv('aes-128-ctr', key, key).update(zeros) : zeros;
+  for (let offset = 40; fill === 'wal' && offset + 64 <= sizeBytes; offset += 96) {
     createHash('sha512').update(`${name}${seed}${offset}`).digest().copy(content, offset);
   }
   content.writeUInt16LE(0xd116, 0);

@@ -14,7 +14,7 @@ if (words.some((word) => word.startsWith('-'))) {
   await run(program, () => {
     const [name, path, ...others] = words;
     if (name === undefined || path === undefined || others.length > 0) {
-      throw new UsageError('two arguments are needed', { hint: "restore_command = '… wal-fetch %f %p'" });
+      throw new UsageError('two arguments are needed', { hint: "Set restore_command = '… wal-fetch %f %p'." });
     }
     return {
       program,

@@ -14,7 +14,7 @@ if (words.some((word) => word.startsWith('-'))) {
   await run(program, () => {
     const [path, name, ...others] = words;
     if (path === undefined || others.length > 0) {
-      throw new UsageError('one or two arguments are needed', { hint: "archive_command = '… wal-push %p %f'" });
+      throw new UsageError('one or two arguments are needed', { hint: "Set archive_command = '… wal-push %p %f'." });
     }
     return {
       program,

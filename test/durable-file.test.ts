@@ -1,0 +1,190 @@
+/** Files that appear whole or not at all, fsynced before they are named, without left-overs of the dead. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { type Bytes, bytesOf } from '../src/bytes.ts';
+import { replaceFile, syncFolder, writeNewFile } from '../src/durable-file.ts';
+import { temporaryFolder } from './support/folders.ts';
+import { checkout } from './support/installation.ts';
+import { orFailInCi } from './support/tools.ts';
+import { waitFor } from './support/wait.ts';
+
+const modeOf = (path: string): number => statSync(path).mode & 0o7777;
+
+async function* failingAfter(...chunks: readonly string[]): Bytes {
+  for (const chunk of chunks) yield Buffer.from(chunk);
+  throw new Error('the source failed');
+}
+
+/** A process that runs TypeScript which may import `durable-file.ts` as `durable`. */
+function script(body: string): string[] {
+  const module = pathToFileURL(join(checkout, 'src/durable-file.ts')).href;
+  return ['--import', 'tsx', '--input-type=module', '-e', `const durable = await import('${module}');\n${body}`];
+}
+
+describe('replaceFile', () => {
+  it('makes a file, replaces one, and leaves nothing else', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'RECOVERYXLOG');
+    await replaceFile(path, bytesOf(Buffer.from('old, and longer')));
+    await replaceFile(path, bytesOf(Buffer.from('ne'), Buffer.alloc(0), Buffer.from('w')));
+    expect(readFileSync(path, 'utf8')).toBe('new');
+    expect(readdirSync(folder)).toEqual(['RECOVERYXLOG']);
+  });
+
+  it('changes nothing when its source fails, at whatever point', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    for (const before of [[], ['file']]) {
+      for (const written of [[], ['one'], ['one', 'two']]) {
+        await expect(replaceFile(path, failingAfter(...written))).rejects.toThrow('the source failed');
+        expect(readdirSync(folder)).toEqual(before);
+      }
+      if (before.length === 0) writeFileSync(path, 'what was there');
+    }
+    expect(readFileSync(path, 'utf8')).toBe('what was there');
+  });
+
+  it('changes nothing where it cannot name the file', async () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'file'));
+    await expect(replaceFile(join(folder, 'file'), bytesOf(Buffer.from('x')))).rejects.toMatchObject({
+      code: 'EISDIR',
+    });
+    expect(readdirSync(folder)).toEqual(['file']);
+    await expect(replaceFile(join(folder, 'none/file'), bytesOf())).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+
+  it('shows every reader one whole content, never a mixture or a part', async () => {
+    const path = join(temporaryFolder(), 'file');
+    const contents = ['a', 'b'].map((letter) => Buffer.alloc(200_000, letter));
+    await replaceFile(path, bytesOf(...contents.slice(0, 1)));
+    let done = false;
+    const seen = new Set<string>();
+    const reading = (async () => {
+      while (!done) {
+        const found = readFileSync(path);
+        seen.add(`${found.length} ${[...new Set(found.toString('latin1'))].join('')}`);
+        await new Promise(setImmediate);
+      }
+    })();
+    for (let round = 0; round < 20; round += 1) {
+      const content = contents[round % 2] ?? Buffer.alloc(0);
+      await replaceFile(path, bytesOf(content.subarray(0, 70_000), content.subarray(70_000)));
+    }
+    done = true;
+    await reading;
+    for (const found of seen) expect(['200000 a', '200000 b']).toContain(found);
+  });
+
+  it('gives the mode that was asked for, whatever the old file had', async () => {
+    const folder = temporaryFolder();
+    const umask = process.umask();
+    const path = join(folder, 'file');
+    await replaceFile(path, bytesOf(Buffer.from('x')));
+    expect(modeOf(path)).toBe(0o600);
+    await replaceFile(path, bytesOf(Buffer.from('x')), 0o640);
+    expect(modeOf(path)).toBe(0o640 & ~umask);
+    await replaceFile(path, bytesOf(Buffer.from('x')));
+    expect(modeOf(path)).toBe(0o600);
+  });
+
+  it('survives a kill at any moment, and the next one removes what was left', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    writeFileSync(path, 'what was there');
+    const body = `async function* body() { yield Buffer.from('half'); await new Promise((r) => setTimeout(r, 1e8)); }
+      await durable.replaceFile(${JSON.stringify(path)}, body());`;
+    const child = spawn(process.execPath, script(body), { cwd: checkout, stdio: 'ignore' });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    const ended = once(child, 'exit');
+    const others = (): string[] => readdirSync(folder).filter((name) => name !== 'file');
+    await waitFor('the child to have written', () =>
+      others().some((name) => statSync(join(folder, name)).size === 'half'.length),
+    );
+    const [ofChild] = others();
+
+    await replaceFile(join(folder, 'other'), bytesOf(Buffer.from('x')));
+    await replaceFile(path, bytesOf(Buffer.from('by a second process')));
+    expect(others()).toEqual(expect.arrayContaining([ofChild])); // it lives: its file is its own
+
+    child.kill('SIGKILL');
+    await ended;
+    expect(readFileSync(path, 'utf8')).toBe('by a second process');
+    await replaceFile(path, bytesOf(Buffer.from('after the kill')));
+    expect(readdirSync(folder).sort()).toEqual(['file', 'other']);
+    expect(readFileSync(path, 'utf8')).toBe('after the kill');
+  });
+
+  it('removes left-overs of the dead alone: not of the living, not of other files', async () => {
+    const folder = temporaryFolder();
+    const { pid: dead } = spawnSync('true');
+    const kept = [
+      `file.wal-t-${process.ppid}-0badcafe-1`,
+      `other.wal-t-${dead}-0badcafe-1`,
+      'file.wal-t',
+      'file-2',
+      'x',
+    ];
+    const ownOfThisRun = 'file';
+    const left = [`file.wal-t-${dead}-0badcafe-1`, `file.wal-t-${process.pid}-0badcafe-7`]; // an earlier process of our id
+    for (const name of [...kept, ...left]) writeFileSync(join(folder, name), 'x');
+    await replaceFile(join(folder, 'file'), bytesOf(Buffer.from('x')));
+    expect(readdirSync(folder).sort()).toEqual([...kept, ownOfThisRun].sort());
+  });
+
+  it('lets several of one process write the same file: one of them wins, none fails', async () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    const contents = Array.from({ length: 8 }, (_, index) => String(index).repeat(1000));
+    await Promise.all(contents.map((content) => replaceFile(path, bytesOf(Buffer.from(content)))));
+    expect(contents).toContain(readFileSync(path, 'utf8'));
+    expect(readdirSync(folder)).toEqual(['file']);
+  });
+});
+
+describe('writeNewFile', () => {
+  it('never touches a file that is there', async () => {
+    const path = join(temporaryFolder(), 'file');
+    writeFileSync(path, 'what was there');
+    await expect(writeNewFile(path, bytesOf(Buffer.from('x')))).rejects.toMatchObject({ code: 'EEXIST' });
+    expect(readFileSync(path, 'utf8')).toBe('what was there');
+  });
+});
+
+describe('syncFolder', () => {
+  it('says when the folder is not there', async () => {
+    const folder = temporaryFolder();
+    await mkdir(join(folder, 'there'));
+    expect(await syncFolder(join(folder, 'there'))).toBeUndefined();
+    await expect(syncFolder(join(folder, 'gone'))).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+});
+
+const traceable = spawnSync('strace', ['-o', '/dev/null', 'true']).status === 0;
+
+it.skipIf(!orFailInCi(traceable, 'strace cannot trace here'))(
+  'fsyncs the file before it is named, and the folder after',
+  () => {
+    const folder = temporaryFolder();
+    const path = join(folder, 'file');
+    const trace = join(folder, 'trace');
+    const body = `await durable.replaceFile(${JSON.stringify(path)}, [Buffer.from('x')]);`;
+    const calls = ['-f', '-y', '-o', trace, '-e', 'trace=write,pwrite64,fsync,rename,renameat,renameat2'];
+    const { status, stderr } = spawnSync('strace', [...calls, process.execPath, ...script(body)], { cwd: checkout });
+    expect([status, stderr.toString()]).toEqual([0, '']);
+    const found = readFileSync(trace, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(folder) && !line.includes('-e'))
+      .map((line) => /(?:\d+ +)?(\w+)\((?:\d+<)?([^>"]*)/.exec(line)?.slice(1) ?? [])
+      .map(([call = '', on = '']) => `${call.replace(/^pwrite64/, 'write').replace(/^rename.*/, 'rename')} ${on}`);
+    const temporary = expect.stringContaining('/file.wal-t-');
+    expect(found.map((call) => call.split(' ')[0])).toEqual(['write', 'fsync', 'rename', 'fsync']);
+    expect(found[1]).toEqual(temporary);
+    expect(found[3]).toBe(`fsync ${folder}`);
+  },
+);
