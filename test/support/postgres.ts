@@ -1,6 +1,15 @@
 /** Real PostgreSQL servers for tests and the demo: each in a folder of its own, on a socket of its own, run as another account where we are root. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { appendFileSync, closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import pg from 'pg';
 import { account, giveAway } from './account.ts';
@@ -213,7 +222,12 @@ export class PostgresServer {
     return name;
   }
 
-  /** Waits until everything that is ready is archived. */
+  /** Waits until nothing is ready to be archived any more. */
+  async waitUntilAllArchived(): Promise<void> {
+    const folder = join(this.dataDirectory, 'pg_wal/archive_status');
+    await waitFor('everything to be archived', () => !readdirSync(folder).some((name) => name.endsWith('.ready')));
+  }
+
   async waitUntilArchived(name: string): Promise<void> {
     const done = join(this.dataDirectory, 'pg_wal/archive_status', `${name}.done`);
     await waitFor(`${basename(name)} to be archived`, () => existsSync(done));
