@@ -1,12 +1,14 @@
-// One bundle for each executable: dist/<name>.mjs, from src/cli/main/<name>.ts.
-import { readdirSync, renameSync, rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
+// One bundle for each executable: dist/<name>.mjs, from src/cli/main/<name>.ts. What only some runs need (the S3 client, age's
+// text forms) stands in dist/chunks/, loaded on demand.
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const main = join(root, 'src/cli/main');
 const dist = join(root, 'dist');
+const chunks = join(dist, 'chunks');
 const [major, minor] = [20, 19];
 
 // An old node must say so by itself; bundled CommonJS needs a require.
@@ -17,13 +19,17 @@ process.stderr.write("wal-t: error: Node.js "+process.versions.node+" is too old
 "wal-t: hint: Set WALT_NODE to a newer one.\\n");process.exit(3)}
 const require=__createRequire(import.meta.url);`;
 
-for (const file of readdirSync(main)) {
-  const name = basename(file, '.ts');
-  const fresh = join(dist, `.${name}.${process.pid}.mjs`);
-  const { metafile } = await build({
-    entryPoints: [join(main, file)],
-    outfile: fresh,
+async function bundle(name) {
+  return build({
+    absWorkingDir: root,
+    entryPoints: [join(main, `${name}.ts`)],
+    outdir: dist,
+    entryNames: '[name]',
+    chunkNames: `chunks/${name}-[hash]`,
+    outExtension: { '.js': '.mjs' },
+    write: false,
     bundle: true,
+    splitting: true,
     platform: 'node',
     format: 'esm',
     target: `node${major}.${minor}`,
@@ -37,10 +43,37 @@ for (const file of readdirSync(main)) {
     metafile: true,
     logLevel: 'warning',
   });
-  if (process.argv.includes('--list')) {
-    process.stdout.write(`${JSON.stringify({ name, inputs: Object.keys(metafile.inputs).sort() })}\n`);
-    rmSync(fresh);
-  } else {
-    renameSync(fresh, join(dist, `${name}.mjs`)); // whole or not at all: PostgreSQL may be calling it right now
+}
+
+/** Whole or not at all: PostgreSQL may be calling it right now. */
+function replace(path, contents) {
+  const fresh = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  writeFileSync(fresh, contents);
+  renameSync(fresh, path);
+}
+
+/** The modules that are loaded at once, and those that are loaded on demand. */
+function list(name, { outputs }) {
+  const start = Object.keys(outputs).find((path) => basename(path) === `${name}.mjs`);
+  const atOnce = new Set([start]);
+  for (const path of atOnce) {
+    for (const imported of outputs[path].imports) if (imported.kind === 'import-statement' && !imported.external) atOnce.add(imported.path);
   }
+  const inputsOf = (paths) => [...new Set(paths.flatMap((path) => Object.keys(outputs[path].inputs)))].sort();
+  const later = Object.keys(outputs).filter((path) => !atOnce.has(path));
+  return { name, inputs: inputsOf([...atOnce]), onDemand: inputsOf(later) };
+}
+
+const names = readdirSync(main).map((file) => basename(file, '.ts'));
+const results = await Promise.all(names.map(async (name) => ({ name, ...(await bundle(name)) })));
+if (process.argv.includes('--list')) {
+  for (const { name, metafile } of results) process.stdout.write(`${JSON.stringify(list(name, metafile))}\n`);
+} else {
+  mkdirSync(chunks, { recursive: true });
+  const files = results.flatMap(({ outputFiles }) => outputFiles);
+  const isChunk = ({ path }) => dirname(path) === chunks;
+  // what an entry imports is there before the entry, and what an old one imported goes after it
+  for (const file of [...files.filter(isChunk), ...files.filter((one) => !isChunk(one))]) replace(file.path, file.contents);
+  const current = new Set(files.map(({ path }) => basename(path)));
+  for (const old of readdirSync(chunks)) if (!current.has(old)) rmSync(join(chunks, old));
 }

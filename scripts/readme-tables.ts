@@ -1,8 +1,8 @@
 /** Writes the README's tables from the source: `npm run readme`. The suite compares them. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
-import { settingsTable } from '../src/config.ts';
 import { exitCodeMeanings } from '../src/errors.ts';
+import { settingsTable } from '../src/settings.ts';
 
 const readme = new URL('../README.md', import.meta.url);
 

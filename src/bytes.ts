@@ -87,6 +87,14 @@ export class ByteReader {
     return this.read(Math.min(limitBytes, this.#rest.length));
   }
 
+  /** The next `sizeBytes` bytes, fewer only at the end, which stay to be read. */
+  async peek(sizeBytes: number): Promise<Buffer> {
+    const ahead = await this.readUpTo(sizeBytes);
+    this.#rest = Buffer.concat([ahead, this.#rest]);
+    this.#offset -= ahead.length;
+    return ahead;
+  }
+
   /** Is there nothing left? */
   async ended(): Promise<boolean> {
     return this.#rest.length === 0 && !(await this.#pull());

@@ -1,8 +1,9 @@
-/** Every setting in one table: its name, meaning and default. The README's table, `wal-t config` and the checks below come from it. */
+/** From the environment and the settings file to typed settings; whatever would silently do nothing is refused. */
 import leven from 'leven';
 import { ConfigurationError } from './errors.ts';
-import { defaultTimes } from './limits.ts';
-import { type LogFormat, type LogLevel, logLevels } from './log.ts';
+import type { defaultTimes } from './limits.ts';
+import type { LogFormat, LogLevel } from './log.ts';
+import { settingsTable } from './settings.ts';
 
 export interface Settings {
   readonly repository: string | undefined;
@@ -11,9 +12,34 @@ export interface Settings {
   readonly systemIdentifier: string | undefined;
   readonly init: 'manual' | 'auto';
   readonly compressionLevel: number;
+  readonly encryption: EncryptionSettings;
+  readonly s3: S3Settings;
+  readonly connections: number;
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
   readonly times: Readonly<Record<keyof typeof defaultTimes, number>>;
+}
+
+/** Texts and paths as they were given. */
+export interface EncryptionSettings {
+  readonly recipients: string | undefined;
+  readonly recipientsFile: string | undefined;
+  readonly identity: string | undefined;
+  readonly identityFiles: string | undefined;
+  readonly authKeyFile: string | undefined;
+  readonly readPlaintext: boolean;
+}
+
+/** Beside what the SDK reads by itself. */
+export interface S3Settings {
+  /** Undefined is AWS itself. */
+  readonly endpoint: string | undefined;
+  readonly forcePathStyle: boolean | undefined;
+  readonly storageClass: string | undefined;
+  readonly serverSideEncryption: string | undefined;
+  readonly kmsKeyId: string | undefined;
+  readonly caFile: string | undefined;
+  readonly proxy: string | undefined;
 }
 
 /** A value as it was found, and where. */
@@ -25,83 +51,21 @@ export interface Entry {
 
 export type Entries = Readonly<Record<string, Entry>>;
 
-interface Setting {
-  readonly name: string;
-  readonly meaning: string;
-  readonly default?: string;
-  /** Never shown. */
-  readonly secret?: boolean;
-  /** @throws ConfigurationError by `wrong` when the value is none. */
-  readonly check: (value: string, name: string) => unknown;
-}
-
-export const defaultConfigFile = '/etc/wal-t.env';
-
-export const settingsTable: readonly Setting[] = [
-  { name: 'WALT_REPO', meaning: 'the repository: `file:///absolute/path`', check: text },
-  {
-    name: 'WALT_CONFIG',
-    meaning: 'a file of `KEY=VALUE` lines; the environment wins over it',
-    default: defaultConfigFile,
-    check: text,
-  },
-  {
-    name: 'WALT_PGDATA',
-    meaning: 'the data directory, where neither `%p` nor the working directory tells it',
-    check: text,
-  },
-  { name: 'WALT_SYSTEM_IDENTIFIER', meaning: 'the cluster, where no data directory tells it', check: digits },
-  {
-    name: 'WALT_INIT',
-    meaning: '`auto`: the first push makes the repository; for throw-away containers',
-    default: 'manual',
-    check: oneOf('manual', 'auto'),
-  },
-  { name: 'WALT_COMPRESSION_LEVEL', meaning: 'zstd level, 1 to 19', default: '3', check: level },
-  {
-    name: 'WALT_LOG_LEVEL',
-    meaning: '`error`, `warning`, `info` or `debug`',
-    default: 'info',
-    check: oneOf(...logLevels),
-  },
-  { name: 'WALT_LOG_FORMAT', meaning: '`text` or `json`', default: 'text', check: oneOf('text', 'json') },
-  {
-    name: 'WALT_IDLE_TIMEOUT',
-    meaning: 'the longest silence of the storage',
-    default: time('idleMs'),
-    check: duration,
-  },
-  { name: 'WALT_REQUEST_TIMEOUT', meaning: 'the longest single request', default: time('requestMs'), check: duration },
-  { name: 'WALT_WAL_PUSH_TIMEOUT', meaning: 'the longest `wal-push`', default: time('walPushMs'), check: duration },
-  {
-    name: 'WALT_WAL_FETCH_TIMEOUT',
-    meaning: 'how long `wal-fetch` keeps trying in archive recovery',
-    default: time('walFetchRecoveryMs'),
-    check: duration,
-  },
-  {
-    name: 'WALT_WAL_FETCH_STANDBY_TIMEOUT',
-    meaning: 'the same under `standby.signal` and by hand',
-    default: time('walFetchStandbyMs'),
-    check: duration,
-  },
-  {
-    name: 'WALT_WAL_FETCH_PROMOTE_TIMEOUT',
-    meaning: 'the same while a standby is being promoted',
-    default: time('walFetchPromoteMs'),
-    check: duration,
-  },
-  {
-    name: 'WALT_NODE',
-    meaning: 'the Node.js to run with, where the package has none and `PATH` has another',
-    check: text,
-  },
-];
-
-/** WAL-G's names, for those who come from there: read where ours is not set. */
-const aliases: Readonly<Record<string, { readonly name: string; readonly value: (value: string) => string }>> = {
-  WALG_FILE_PREFIX: { name: 'WALT_REPO', value: (value) => (value.startsWith('/') ? `file://${value}` : value) },
-  WALG_S3_PREFIX: { name: 'WALT_REPO', value: (value) => value },
+/** WAL-G's names, for those who come from there, and other names that AWS's tools know: read where ours is not set. */
+const aliases: Readonly<Record<string, string>> = {
+  WALG_FILE_PREFIX: 'WALT_REPO',
+  WALG_S3_PREFIX: 'WALT_REPO',
+  WALG_COMPRESSION_LEVEL: 'WALT_COMPRESSION_LEVEL',
+  WALG_UPLOAD_CONCURRENCY: 'WALT_CONNECTIONS',
+  WALG_S3_STORAGE_CLASS: 'WALT_S3_STORAGE_CLASS',
+  WALG_S3_SSE: 'WALT_S3_SSE',
+  WALG_S3_SSE_KMS_ID: 'WALT_S3_SSE_KMS_KEY_ID',
+  WALG_S3_CA_CERT_FILE: 'WALT_S3_CA_FILE',
+  AWS_CA_BUNDLE: 'WALT_S3_CA_FILE',
+  AWS_ENDPOINT: 'AWS_ENDPOINT_URL_S3',
+  AWS_ENDPOINT_URL: 'AWS_ENDPOINT_URL_S3',
+  AWS_S3_FORCE_PATH_STYLE: 'WALT_S3_FORCE_PATH_STYLE',
+  AWS_DEFAULT_REGION: 'AWS_REGION',
 };
 
 /** Whoever has set one of these believes that the archive is encrypted. */
@@ -122,10 +86,11 @@ export function mergeEntries(
   }
   const found: Record<string, Entry> = { ...fromFile, ...fromEnvironment };
   checkNames(found);
-  for (const [alias, { name, value }] of Object.entries(aliases)) {
+  for (const [alias, name] of Object.entries(aliases)) {
     const entry = found[alias];
     if (entry === undefined || found[name] !== undefined) continue;
-    found[name] = { value: value(entry.value), source: `${entry.source}, as ${alias}` };
+    const value = alias === 'WALG_FILE_PREFIX' && entry.value.startsWith('/') ? `file://${entry.value}` : entry.value;
+    found[name] = { value, source: `${entry.source}, as ${alias}` };
   }
   return found;
 }
@@ -144,9 +109,28 @@ export function readSettings(entries: Entries): Settings {
     systemIdentifier: get('WALT_SYSTEM_IDENTIFIER'),
     init: get('WALT_INIT'),
     compressionLevel: get('WALT_COMPRESSION_LEVEL'),
+    encryption: {
+      recipients: get('WALT_AGE_RECIPIENTS'),
+      recipientsFile: get('WALT_AGE_RECIPIENTS_FILE'),
+      identity: get('WALT_AGE_IDENTITY'),
+      identityFiles: get('WALT_AGE_IDENTITY_FILE'),
+      authKeyFile: get('WALT_AUTH_KEY_FILE'),
+      readPlaintext: get('WALT_READ_PLAINTEXT'),
+    },
+    s3: {
+      endpoint: get('AWS_ENDPOINT_URL_S3'),
+      forcePathStyle: get('WALT_S3_FORCE_PATH_STYLE'),
+      storageClass: get('WALT_S3_STORAGE_CLASS'),
+      serverSideEncryption: get('WALT_S3_SSE'),
+      kmsKeyId: get('WALT_S3_SSE_KMS_KEY_ID'),
+      caFile: get('WALT_S3_CA_FILE'),
+      proxy: get('WALT_S3_PROXY'),
+    },
+    connections: get('WALT_CONNECTIONS'),
     logLevel: get('WALT_LOG_LEVEL'),
     logFormat: get('WALT_LOG_FORMAT'),
     times: {
+      connectMs: get('WALT_CONNECT_TIMEOUT'),
       idleMs: get('WALT_IDLE_TIMEOUT'),
       requestMs: get('WALT_REQUEST_TIMEOUT'),
       walPushMs: get('WALT_WAL_PUSH_TIMEOUT'),
@@ -177,63 +161,21 @@ function parseConfigFile(path: string, content: string): Record<string, Entry> {
 }
 
 function isOurs(name: string): boolean {
-  return /^WAL[TEG]_/.test(name);
+  return /^(?:WAL[TEG]|AWS)_/.test(name);
 }
 
 /** A misspelled name would be a setting that silently does nothing. */
 function checkNames(entries: Entries): void {
   const known = settingsTable.map(({ name }) => name);
+  const encrypted = entries.WALT_AGE_RECIPIENTS !== undefined || entries.WALT_AGE_RECIPIENTS_FILE !== undefined;
   for (const [name, { source }] of Object.entries(entries)) {
-    if (foreignEncryption.test(name)) {
+    if (foreignEncryption.test(name) && !encrypted) {
       throw new ConfigurationError(`${name} is set (${source}), but WAL-T does not encrypt with it`, {
-        hint: 'Nothing is stored in plain by mistake: remove the setting if the archive need not be encrypted.',
+        hint: 'Set WALT_AGE_RECIPIENTS to encrypt, or remove the setting if the archive need not be encrypted.',
       });
     }
     if (!name.startsWith('WALT_') || known.includes(name)) continue;
     const [nearest = ''] = [...known].sort((a, b) => leven(a, name) - leven(b, name));
     throw new ConfigurationError(`unknown setting ${name} (${source})`, { hint: `Did you mean ${nearest}?` });
   }
-}
-
-function text(value: string): string {
-  return value;
-}
-
-function digits(value: string, name: string): string {
-  if (!/^[1-9]\d{0,19}$/.test(value)) throw wrong(name, value, 'the number that pg_controldata shows');
-  return value;
-}
-
-function level(value: string, name: string): number {
-  if (!/^(?:[1-9]|1\d)$/.test(value)) throw wrong(name, value, 'a whole number from 1 to 19');
-  return Number(value);
-}
-
-function oneOf<T extends string>(...values: readonly T[]) {
-  return (value: string, name: string): T => {
-    const found = values.find((one) => one === value);
-    if (found === undefined) throw wrong(name, value, values.join(' or '));
-    return found;
-  };
-}
-
-const unitsMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, min: 60_000, h: 3_600_000 };
-
-/** A time as in postgresql.conf: `500ms`, `30s`, `5min`, `1h`. */
-function duration(value: string, name: string): number {
-  const match = /^(\d{1,9})\s*(ms|s|min|h)$/.exec(value);
-  const milliseconds = Number(match?.[1]) * (unitsMs[match?.[2] ?? ''] ?? Number.NaN);
-  // beyond 2^31 ms Node's timers fire at once
-  if (!(milliseconds > 0 && milliseconds < 2 ** 31)) throw wrong(name, value, 'a time such as 500ms, 30s or 5min');
-  return milliseconds;
-}
-
-function time(name: keyof typeof defaultTimes): string {
-  const seconds = defaultTimes[name] / 1000;
-  return seconds % 60 === 0 ? `${seconds / 60}min` : `${seconds}s`;
-}
-
-function wrong(name: string, value: string, expected: string): ConfigurationError {
-  const secret = settingsTable.find((setting) => setting.name === name)?.secret === true;
-  return new ConfigurationError(`${name} cannot be "${secret ? '***' : value}"`, { hint: `It must be ${expected}.` });
 }

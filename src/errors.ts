@@ -85,6 +85,13 @@ export class StorageError extends WalTError {
   }
 }
 
+/** The storage does not know this kind of request: do without it. */
+export class UnsupportedError extends StorageError {
+  override get mayPass(): boolean {
+    return false;
+  }
+}
+
 /** Another content is stored under the same name: find out which of the two is right. */
 export class ConflictError extends WalTError {
   readonly exitCode = exitCodes.conflict;

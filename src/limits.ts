@@ -43,6 +43,7 @@ export const limits = {
 
 /** Bounds on times in milliseconds: the defaults of the settings that bear their names. */
 export const defaultTimes = {
+  connectMs: 10 * second,
   idleMs: 30 * second,
   requestMs: 5 * minute,
   walPushMs: 10 * minute,

@@ -1,9 +1,10 @@
 /** Settings: every one is read, every wrong one is refused with a way out, and none does nothing in silence. */
 import { expect, it, onTestFinished } from 'vitest';
 import { describeConfig } from '../src/commands/config.ts';
-import { mergeEntries, readSettings, type Settings, settingsTable } from '../src/config.ts';
+import { mergeEntries, readSettings, type Settings } from '../src/config.ts';
 import { ConfigurationError } from '../src/errors.ts';
 import { defaultTimes } from '../src/limits.ts';
+import { settingsTable } from '../src/settings.ts';
 
 const path = '/etc/wal-t.env';
 type Environment = Readonly<Record<string, string | undefined>>;

@@ -1,7 +1,7 @@
 /** The two documents that say "this is a repository" and "this cluster is archived here": `repository.json` and `cluster.json`. */
 import { randomUUID } from 'node:crypto';
 import { collect } from '../bytes.ts';
-import { ConfigurationError, CorruptError, NoRepositoryError, ObjectExists } from '../errors.ts';
+import { ConfigurationError, CorruptError, NoRepositoryError, ObjectExists, ObjectNotFound } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { StorageFindings } from '../storage/probe.ts';
 import type { RequestOptions, Storage } from '../storage/storage.ts';
@@ -48,7 +48,7 @@ export async function makeRepository(
     createdAt: new Date().toISOString(),
     storage: findings,
   };
-  await putDocument(storage, repositoryKey, document, options);
+  await putDocument(storage, repositoryKey, document, { ...options, findings });
   return readRepository(storage, options);
 }
 
@@ -84,7 +84,7 @@ export async function enterCluster(
     host,
     storage: repository.storage,
   };
-  await putDocument(storage, clusterKey(systemIdentifier), document, options);
+  await putDocument(storage, clusterKey(systemIdentifier), document, { ...options, findings: repository.storage });
   return readCluster(storage, systemIdentifier, options);
 }
 
@@ -140,23 +140,42 @@ async function readDocument(storage: Storage, key: string, options: RequestOptio
   return document;
 }
 
+/** Where writes are not conditional, two that make the same document at once both succeed, and the later one stays: both read it afterwards. */
 async function putDocument(
   storage: Storage,
   key: string,
   document: object,
-  options: RequestOptions | undefined,
+  { findings, ...options }: RequestOptions & { readonly findings: StorageFindings },
 ): Promise<void> {
   const body = Buffer.from(`${JSON.stringify(document, undefined, 2)}\n`);
+  const conditional = isConditional(findings);
   try {
-    await storage.put(key, body, { ...options, ifAbsent: true });
+    if (!conditional && (await isStored(storage, key, options))) return;
+    await storage.put(key, body, { ...options, ifAbsent: conditional });
   } catch (error) {
     if (!(error instanceof ObjectExists)) throw error;
   }
 }
 
+/** May a put be left to the storage to refuse? */
+export function isConditional({ conditionalPut }: StorageFindings): boolean {
+  return conditionalPut === 'honoured';
+}
+
+async function isStored(storage: Storage, key: string, options: RequestOptions): Promise<boolean> {
+  try {
+    const { body } = await storage.get(key, options);
+    await collect(body, limits.documentBytes);
+    return true;
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return false;
+    throw error;
+  }
+}
+
 function isFindings(value: unknown): boolean {
   const findings = value as Partial<StorageFindings> | null | undefined;
-  return findings?.conditionalPut === 'honoured' || findings?.conditionalPut === 'ignored';
+  return typeof findings?.conditionalPut === 'string';
 }
 
 function isRepository(document: object): document is RepositoryDocument {

@@ -1,23 +1,29 @@
 /** The WAL of one cluster in the archive: a file goes in once, comes out verified, and is called absent only with proof. */
 import { type Bytes, collect } from '../bytes.ts';
+import { isSameContent, type Keys } from '../codec/keys.ts';
 import {
-  checkIdentity,
-  checkStored,
+  describeObject,
   headerRangeBytes,
   type ObjectHeader,
   type ObjectIdentity,
+  type OpenedObject,
   openObject,
-  parseHeader,
   type SealedObject,
 } from '../codec/object.ts';
-import { ConflictError, CorruptError, ObjectExists } from '../errors.ts';
+import { ConflictError, CorruptError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
 import { type PartialName, parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
-import type { RequestOptions, Storage } from '../storage/storage.ts';
+import type { RequestOptions, Storage, StoredBody } from '../storage/storage.ts';
 import { objectKey, walObjectKind, walObjectName } from './keys.ts';
 
 export interface WalArchive {
   readonly storage: Storage;
   readonly systemIdentifier: string;
+  readonly keys: Keys;
+}
+
+export interface StoreOptions extends RequestOptions {
+  /** Does the storage leave an existing object alone by itself? Else a push looks before, and reads back afterwards. */
+  readonly conditionalPut: boolean;
 }
 
 /** What the object of an archived file says it is. */
@@ -33,15 +39,24 @@ export async function storeWalFile(
   archive: WalArchive,
   file: WalFileName,
   sealed: SealedObject,
-  options: RequestOptions = {},
+  { conditionalPut, ...options }: StoreOptions,
 ): Promise<void> {
+  const { storage } = archive;
   const key = objectKey(archive.systemIdentifier, walObjectName(file));
-  const sizeHint = sealed.header.stored;
+  const comparison = { ...options, key, mine: sealed.header };
+  if (!conditionalPut && (await isSameStored(archive, file, comparison))) return;
   try {
-    await archive.storage.put(key, sealed.body(), { ...options, ifAbsent: true, sizeHint });
+    await storage.put(key, sealed.body(), { ...options, ifAbsent: conditionalPut, sizeHint: sealed.sizeHint });
   } catch (error) {
     if (!(error instanceof ObjectExists)) throw error;
-    await expectSame(archive, file, { key, mine: sealed.header, ...options });
+    // also when an own request was answered, the answer lost, and the request repeated
+    if (await isSameStored(archive, file, comparison)) return;
+    throw error;
+  }
+  if (!conditionalPut && !(await isSameStored(archive, file, comparison))) {
+    throw new StorageError(`"${file.name}" is not there after it was stored`, {
+      detail: `key "${key}" in ${storage.url}`,
+    });
   }
 }
 
@@ -50,17 +65,37 @@ interface Comparison extends RequestOptions {
   readonly mine: ObjectHeader;
 }
 
-/** "Already there" is success only for the same content, and only when the stored object has its whole length (H15). */
-async function expectSame(archive: WalArchive, file: WalFileName, { key, mine, signal }: Comparison): Promise<void> {
-  const hint = 'Move this object away, but keep it: PostgreSQL then pushes its own copy again.';
-  const stored = await readWalHeader(archive, file, { signal, hint });
-  if (stored.sha256 === mine.sha256 && stored.bytes === mine.bytes) return;
-  throw new ConflictError(`"${file.name}" is archived already, with other content`, {
-    detail:
-      `stored: SHA-256 ${stored.sha256.slice(0, 16)}…, pushed ${stored.pushedAt} by ${stored.host}; ` +
-      `refused: SHA-256 ${mine.sha256.slice(0, 16)}…, from ${mine.host}; key "${key}" in ${archive.storage.url}`,
-    hint: 'Two servers write the same timeline: a copy that archives, or a failover without a new timeline. Stop the wrong one.',
-  });
+/**
+ * Is this very content stored already, in its whole length (H15)? False when nothing is.
+ * @throws ConflictError when other content is, CorruptError when it cannot be told.
+ */
+async function isSameStored(
+  archive: WalArchive,
+  file: WalFileName,
+  { key, mine, signal }: Comparison,
+): Promise<boolean> {
+  const range = { offset: 0, length: headerRangeBytes };
+  let stored: StoredBody;
+  try {
+    stored = await archive.storage.get(key, { range, signal });
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return false;
+    throw error;
+  }
+  try {
+    const start = await collect(stored.body, headerRangeBytes);
+    const found = await describeObject(start, stored.sizeBytes, walIdentity(archive, file));
+    if (isSameContent(found, mine, archive.keys)) return true;
+    const known = found.sha256 === undefined ? 'authentication code differs' : `SHA-256 ${found.sha256.slice(0, 16)}…`;
+    throw new ConflictError(`"${file.name}" is archived already, with other content`, {
+      detail:
+        `stored: ${[known, found.origin].filter(Boolean).join(', ')}; ` +
+        `refused: SHA-256 ${mine.sha256.slice(0, 16)}…, from ${mine.host}; key "${key}" in ${archive.storage.url}`,
+      hint: 'Two servers write the same timeline: a copy that archives, or a failover without a new timeline. Stop the wrong one.',
+    });
+  } catch (error) {
+    throw about(error, archive, key, 'Move this object away, but keep it: PostgreSQL then pushes its own copy again.');
+  }
 }
 
 /** The name under which a `.partial` of other content is kept beside the one that is there: a conflict would block the archiver for ever (H12). */
@@ -79,37 +114,29 @@ export async function openWalFile(
   archive: WalArchive,
   file: WalFileName,
   options: RequestOptions = {},
-): Promise<{ readonly header: ObjectHeader; readonly content: Bytes }> {
+): Promise<OpenedObject> {
   const key = objectKey(archive.systemIdentifier, walObjectName(file));
   const { sizeBytes, body } = await archive.storage.get(key, options);
   try {
-    const { header, content } = await openObject(body, sizeBytes, walIdentity(archive, file));
-    return { header, content: naming(content, archive, key) };
+    const opened = await openObject(body, sizeBytes, walIdentity(archive, file), archive.keys);
+    return { ...opened, content: naming(opened.content, archive, key) };
   } catch (error) {
     throw about(error, archive, key);
   }
 }
 
 /**
- * What the object of an archived file says it is, for one small request.
+ * What the object of an archived file says it is; its content stays unread.
  * @throws ObjectNotFound when it is not stored, CorruptError when it is another one, or shorter or longer than it says.
  */
 export async function readWalHeader(
   archive: WalArchive,
   file: WalFileName,
-  { signal, hint }: RequestOptions & { readonly hint?: string } = {},
+  options: RequestOptions = {},
 ): Promise<ObjectHeader> {
-  const key = objectKey(archive.systemIdentifier, walObjectName(file));
-  const range = { offset: 0, length: headerRangeBytes };
-  const { sizeBytes, body } = await archive.storage.get(key, { range, signal });
-  try {
-    const header = await parseHeader(await collect(body, headerRangeBytes));
-    checkIdentity(header, walIdentity(archive, file));
-    checkStored(header, sizeBytes);
-    return header;
-  } catch (error) {
-    throw about(error, archive, key, hint);
-  }
+  const { header, close } = await openWalFile(archive, file, options);
+  await close();
+  return header;
 }
 
 async function* naming(content: Bytes, archive: WalArchive, key: string): Bytes {

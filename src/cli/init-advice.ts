@@ -4,7 +4,8 @@ import { join, resolve } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import type { InitResult } from '../commands/init.ts';
-import { defaultConfigFile, type Entries } from '../config.ts';
+import type { Entries } from '../config.ts';
+import { defaultConfigFile } from '../settings.ts';
 
 /** The PATH that a service manager gives to PostgreSQL, at worst. */
 const servicePath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';

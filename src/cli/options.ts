@@ -4,6 +4,7 @@ import yargs from 'yargs';
 import packageJson from '../../package.json' with { type: 'json' };
 import { describeConfig } from '../commands/config.ts';
 import { init } from '../commands/init.ts';
+import { keygen } from '../commands/keygen.ts';
 import { walFetch } from '../commands/wal-fetch.ts';
 import { walPush } from '../commands/wal-push.ts';
 import { exitCodeMeanings, UsageError } from '../errors.ts';
@@ -53,6 +54,26 @@ export async function parseCommandLine(words: readonly string[]): Promise<Job> {
               ? JSON.stringify(lines, undefined, 2)
               : formatTable(lines.map(({ name, value, source }) => [name, value, source])),
           );
+          return 'done';
+        });
+      },
+    )
+    .command(
+      'keygen',
+      'make an age identity to decrypt with, and its public key to encrypt to',
+      (options) =>
+        options
+          .option('auth', {
+            type: 'boolean',
+            default: false,
+            describe: 'an authentication key instead (WALT_AUTH_KEY_FILE)',
+          })
+          .option('output', { alias: 'o', type: 'string', requiresArg: true, describe: 'write it to this new file' }),
+      (args) => {
+        job = jobOf('wal-t', args, async (context) => {
+          const { text, publicKey } = await keygen(args);
+          if (args.output === undefined) print(text.trimEnd());
+          else if (publicKey !== undefined) context.log.info(`public key: ${publicKey}`);
           return 'done';
         });
       },

@@ -6,11 +6,13 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import process from 'node:process';
 import type { Context } from '../commands/context.ts';
-import { defaultConfigFile, type Entries, mergeEntries, readSettings } from '../config.ts';
+import { type Entries, mergeEntries, readSettings } from '../config.ts';
 import { ConfigurationError, exitCodes, systemErrorCode, systemErrorReason, WalTError } from '../errors.ts';
 import { isAlive } from '../left-overs.ts';
 import { cleanUpMs } from '../limits.ts';
 import { type Log, openLog } from '../log.ts';
+import { defaultConfigFile } from '../settings.ts';
+import { prepareAwsEnvironment } from './aws-environment.ts';
 
 /** What the launchers turn into 0, 1 and 0; every other code means what the table of exit codes says. */
 const privateCodes = { done: 90, absent: 91, shown: 92 } as const;
@@ -41,6 +43,7 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
     log = plainLog(job.program);
     const entries = loadEntries(job.overrides ?? {});
     const settings = readSettings(entries);
+    prepareAwsEnvironment(entries);
     log = openLog({ program: job.program, level: settings.logLevel, format: settings.logFormat, write });
     const context: Context = {
       settings,

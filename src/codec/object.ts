@@ -1,11 +1,13 @@
 /**
- * The envelope of every stored object: a header that says what it is, in a zstd skippable frame, then the content in zstd frames.
- * Both directions. Byte layout: docs/FORMAT.md. Knows no keys and no storage.
+ * The envelope of every stored object: a header that says what it is, in a zstd skippable frame, then the content in zstd frames;
+ * and all of it inside an age file, where there are recipients. Both directions. Byte layout: docs/FORMAT.md. Knows no storage.
  */
 import { createHash } from 'node:crypto';
-import { ByteReader, type Bytes, bytesOf } from '../bytes.ts';
-import { CorruptError } from '../errors.ts';
+import { ByteReader, type Bytes, bytesOf, collect } from '../bytes.ts';
+import { ConfigurationError, CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAge } from './age.ts';
+import { type Commitment, checkMac, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
 import { compress, decompress } from './zstd.ts';
 
 /** What is written, and the newest that is understood. */
@@ -38,11 +40,13 @@ export interface ObjectHeader extends ObjectIdentity {
   readonly bytes: number;
   /** Hexadecimal SHA-256 of the content. */
   readonly sha256: string;
-  /** Length of the whole object, this header included. */
+  /** Length of the whole plain object, this header included. */
   readonly stored: number;
   /** ISO 8601, UTC. For people: nothing is decided by it. */
   readonly pushedAt: string;
   readonly host: string;
+  /** Who wrote it had the authentication key: see `macOf`. */
+  readonly mac?: string;
 }
 
 export interface SealOptions extends ObjectIdentity {
@@ -50,10 +54,13 @@ export interface SealOptions extends ObjectIdentity {
   readonly host: string;
   /** zstd level. */
   readonly level: number;
+  readonly keys: Keys;
 }
 
 export interface SealedObject {
   readonly header: ObjectHeader;
+  /** About the length of the body: encryption adds little. */
+  readonly sizeHint: number;
   /** The object's bytes; may be called again for another attempt. */
   readonly body: () => Uint8Array | Bytes;
 }
@@ -65,7 +72,7 @@ export interface SealedObject {
  */
 export async function sealObject(
   readContent: () => Bytes,
-  { level, pushedAt, host, ...identity }: SealOptions,
+  { level, pushedAt, host, keys, ...identity }: SealOptions,
 ): Promise<SealedObject> {
   const measured = measure(readContent());
   let frames: Uint8Array[] | undefined = [];
@@ -76,13 +83,23 @@ export async function sealObject(
     frames?.push(frame);
   }
   const { bytes, sha256 } = measured.result();
-  const header = measuredHeader({ ...identity, bytes, sha256, pushedAt: pushedAt.toISOString(), host }, framesBytes);
+  const mac = macOf({ ...identity, bytes, sha256 }, keys);
+  const header = measuredHeader(
+    { ...identity, bytes, sha256, pushedAt: pushedAt.toISOString(), host, mac },
+    framesBytes,
+  );
   const head = encodeHeader(header);
-  if (frames !== undefined) {
-    const whole = Buffer.concat([head, ...frames]);
-    return { header, body: () => whole };
-  }
-  return { header, body: () => sealAgain(readContent(), head, header, level) };
+  const held = frames;
+  const plain = (): Bytes =>
+    held === undefined ? sealAgain(readContent(), head, header, level) : bytesOf(head, ...held);
+  const body = keys.recipients.length === 0 ? plain : () => encrypted(plain(), header, keys);
+  if (held === undefined) return { header, sizeHint: header.stored, body };
+  const whole = await collect(body(), limits.heldBytes * 2);
+  return { header, sizeHint: whole.length, body: () => whole };
+}
+
+function encrypted(plain: Bytes, header: ObjectHeader, { recipients }: Keys): Bytes {
+  return sealAge(plain, header.stored, { recipients, stanzas: [contentStanza(header)] }).body;
 }
 
 async function* sealAgain(content: Bytes, head: Uint8Array, header: ObjectHeader, level: number) {
@@ -103,24 +120,51 @@ export interface OpenedObject {
   readonly header: ObjectHeader;
   /** Nothing of it may be believed before the last chunk: the hash stands at the end. */
   readonly content: Bytes;
+  /** Lets the object go unread. */
+  readonly close: () => Promise<void>;
 }
 
 /**
  * Opens a whole object of `sizeBytes` stored bytes.
- * @throws CorruptError when it is none, is of a newer format, is not what `expected` says, or is shorter or longer than its header says;
- * and from `content` when any byte of it is not as it was sealed.
+ * @throws CorruptError when it is none, is of a newer format, is not what `expected` says, is shorter or longer than its header says,
+ * is not authentic, no identity fits, or is not encrypted although it must be; and from `content` when any byte of it is not as it was sealed.
+ * @throws ConfigurationError when it is encrypted and there is no identity.
  */
-export async function openObject(body: Bytes, sizeBytes: number, expected: ObjectIdentity): Promise<OpenedObject> {
+export async function openObject(
+  body: Bytes,
+  sizeBytes: number,
+  expected: ObjectIdentity,
+  keys: Keys,
+): Promise<OpenedObject> {
   const reader = new ByteReader(body);
   try {
-    const header = await readHeader(reader);
+    const plain = await decrypted(reader, sizeBytes, keys);
+    const header = await readHeader(plain.reader);
     checkIdentity(header, expected);
-    checkStored(header, sizeBytes);
-    return { header, content: verifiedContent(reader, header) };
+    checkLength(plain.sizeBytes, header.stored);
+    checkMac(header, keys);
+    return { header, content: verifiedContent(plain.reader, header), close: () => plain.reader.close() };
   } catch (error) {
     await reader.close();
     throw error;
   }
+}
+
+/** The plain layer: the object itself, or what the age file holds. */
+async function decrypted(reader: ByteReader, sizeBytes: number, { identities, readPlaintext }: Keys) {
+  if (!looksLikeAge(await reader.peek(ageMarkBytes))) {
+    if (identities.length === 0 || readPlaintext) return { reader, sizeBytes };
+    throw new CorruptError('it is not encrypted, though an identity is set', {
+      hint: 'If it is from before encryption was turned on, WALT_READ_PLAINTEXT=1 accepts it. Else somebody put it there.',
+    });
+  }
+  if (identities.length === 0) {
+    throw new ConfigurationError('the archive is encrypted, and no identity is set', {
+      hint: 'Set WALT_AGE_IDENTITY_FILE to the file of the identity. A host with recipients alone can push, not fetch.',
+    });
+  }
+  const { content, plainBytes } = await openAge(reader, sizeBytes, identities);
+  return { reader: new ByteReader(content), sizeBytes: plainBytes };
 }
 
 async function* verifiedContent(reader: ByteReader, header: ObjectHeader): Bytes {
@@ -141,16 +185,36 @@ async function* verifiedContent(reader: ByteReader, header: ObjectHeader): Bytes
   }
 }
 
+/** What can be known of a stored object without decrypting it. */
+export interface StoredObject extends Commitment {
+  /** For people; not known of an encrypted one. */
+  readonly origin?: string;
+}
+
 /**
- * The header at the beginning of `start`, which holds at least `headerRangeBytes` of the object or all of it.
- * @throws CorruptError when there is none, or one of a newer format.
+ * What the object says that begins with `start` (at least `headerRangeBytes` of it, or all) and has `sizeBytes` bytes.
+ * @throws CorruptError when it is none, is another one than expected, or has not the length that it promises.
  */
-export async function parseHeader(start: Uint8Array): Promise<ObjectHeader> {
-  return readHeader(new ByteReader(bytesOf(start)));
+export async function describeObject(
+  start: Uint8Array,
+  sizeBytes: number,
+  expected: ObjectIdentity,
+): Promise<StoredObject> {
+  const reader = new ByteReader(bytesOf(start));
+  if (looksLikeAge(start)) {
+    const header = await readAgeHeader(reader);
+    const commitment = readContentStanza(header.stanzas);
+    checkLength(sizeBytes, ageFileSize(header, commitment.stored));
+    return commitment;
+  }
+  const header = await readHeader(reader);
+  checkIdentity(header, expected);
+  checkLength(sizeBytes, header.stored);
+  return { sha256: header.sha256, stored: header.stored, origin: `pushed ${header.pushedAt} by ${header.host}` };
 }
 
 /** @throws CorruptError when the object is not the one that was asked for: it was swapped, or copied under another key. */
-export function checkIdentity(header: ObjectHeader, expected: ObjectIdentity): void {
+function checkIdentity(header: ObjectHeader, expected: ObjectIdentity): void {
   const fits =
     header.kind === expected.kind &&
     header.name === expected.name &&
@@ -162,10 +226,10 @@ export function checkIdentity(header: ObjectHeader, expected: ObjectIdentity): v
 }
 
 /** @throws CorruptError when the object has not the length that its header promises. */
-export function checkStored(header: ObjectHeader, sizeBytes: number): void {
-  if (header.stored === sizeBytes) return;
-  throw new CorruptError(sizeBytes < header.stored ? 'the object is truncated' : 'bytes follow after the object', {
-    detail: `${sizeBytes} bytes are stored, the header promises ${header.stored}`,
+function checkLength(sizeBytes: number, promised: number): void {
+  if (promised === sizeBytes) return;
+  throw new CorruptError(sizeBytes < promised ? 'the object is truncated' : 'bytes follow after the object', {
+    detail: `${sizeBytes} bytes are stored, the header promises ${promised}`,
   });
 }
 
@@ -188,11 +252,26 @@ function encodeHeader(header: ObjectHeader): Uint8Array {
 }
 
 /** `stored` counts the header that holds it: its own digits settle after a round or two. */
-function measuredHeader(fields: Omit<ObjectHeader, 'format' | 'stored'>, framesBytes: number): ObjectHeader {
-  const { kind, name, systemIdentifier, bytes, sha256, pushedAt, host } = fields;
+function measuredHeader(
+  fields: Omit<ObjectHeader, 'format' | 'stored' | 'mac'> & { readonly mac: string | undefined },
+  framesBytes: number,
+): ObjectHeader {
+  const { kind, name, systemIdentifier, bytes, sha256, pushedAt, host, mac } = fields;
+  const authenticated = mac === undefined ? {} : { mac };
   let stored = framesBytes;
   for (;;) {
-    const header = { format: formatVersion, kind, name, systemIdentifier, bytes, sha256, stored, pushedAt, host };
+    const header = {
+      format: formatVersion,
+      kind,
+      name,
+      systemIdentifier,
+      bytes,
+      sha256,
+      stored,
+      pushedAt,
+      host,
+      ...authenticated,
+    };
     const actual = encodeHeader(header).length + framesBytes;
     if (actual === stored) return header;
     stored = actual;
@@ -244,7 +323,8 @@ function isHeader(header: object): header is ObjectHeader {
     /^[0-9a-f]{64}$/.test(fields.sha256) &&
     isCount(fields.stored) &&
     isText(fields.pushedAt) &&
-    isText(fields.host)
+    isText(fields.host) &&
+    (fields.mac === undefined || isText(fields.mac))
   );
 }
 

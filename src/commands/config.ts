@@ -1,5 +1,6 @@
 /** wal-t config: which settings are in force, and where each comes from. Secrets are never shown. */
-import { type Entries, settingsTable } from '../config.ts';
+import type { Entries } from '../config.ts';
+import { settingsTable } from '../settings.ts';
 
 export interface ConfigLine {
   readonly name: string;

@@ -14,21 +14,21 @@ export interface Context {
   /** This host's name, for people who read the archive. */
   readonly host: string;
   /** Another way from the settings to a storage than by WALT_REPO's scheme. */
-  readonly openStorage?: (settings: StorageSettings) => Storage;
+  readonly openStorage?: (settings: StorageSettings) => Storage | Promise<Storage>;
 }
 
 /** The WALT_REPO setting. @throws ConfigurationError when it is not set. */
 export function repositoryUrl({ settings }: Context): string {
   if (settings.repository !== undefined) return settings.repository;
   throw new ConfigurationError('no repository is set', {
-    hint: 'Set WALT_REPO=file:///path in /etc/wal-t.env, in a file named by WALT_CONFIG, or in the environment.',
+    hint: 'Set WALT_REPO=s3://bucket/prefix or WALT_REPO=file:///path in /etc/wal-t.env, in a file named by WALT_CONFIG, or in the environment.',
   });
 }
 
 /** The storage that the settings name. */
-export function storageOf(context: Context): Storage {
-  const { idleMs, requestMs } = context.settings.times;
-  return (context.openStorage ?? openStorage)({ repository: repositoryUrl(context), idleMs, requestMs });
+export async function storageOf(context: Context): Promise<Storage> {
+  const { s3, connections, times } = context.settings;
+  return (context.openStorage ?? openStorage)({ repository: repositoryUrl(context), s3, connections, times });
 }
 
 /** A signal that is aborted with `late()` after `limitMs`, or when the command must end. */

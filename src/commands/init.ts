@@ -26,7 +26,7 @@ export interface InitResult {
 /** Idempotent. */
 export async function init(context: Context, { adopt }: InitArguments): Promise<InitResult> {
   await createStorage(repositoryUrl(context));
-  const storage = storageOf(context);
+  const storage = await storageOf(context);
   const { repository, created } = await initialise(context, storage);
   const adoptedFrom = adopt ? await adoptCluster(context, repository) : undefined;
   return { url: storage.url, repository, created, adoptedFrom };

@@ -23,12 +23,14 @@ import {
   isStandby,
   readControlFile,
 } from '../cluster/data-directory.ts';
+import type { Keys } from '../codec/keys.ts';
 import { replaceFile } from '../durable-file.ts';
 import { ConfigurationError, HostError, ObjectNotFound, systemErrorReason, UsageError, WalTError } from '../errors.ts';
 import { reminderMs, retryPause } from '../limits.ts';
 import { parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Context, storageOf } from './context.ts';
+import { loadKeys } from './keys.ts';
 
 export interface WalFetchArguments {
   /** `%f`: the file that is wanted. */
@@ -69,6 +71,7 @@ export async function walFetch(context: Context, { name, path }: WalFetchArgumen
 
 interface Fetch extends Context {
   readonly storage: Storage;
+  readonly keys: Keys;
   readonly file: WalFileName;
   /** `%p`, absolute. */
   readonly target: string;
@@ -94,13 +97,15 @@ async function prepare(context: Context, name: string, path: string): Promise<Fe
   const target = resolve(workingDirectory, path);
   const ending = basename(target) === 'RECOVERYHISTORY' && (await isEndingRecovery(dataDirectory ?? '', name));
   const standby = dataDirectory !== undefined && (ending || (await isStandby(dataDirectory)));
-  return { ...context, storage: storageOf(context), file, target, dataDirectory, standby };
+  const [storage, keys] = [await storageOf(context), await loadKeys(context)];
+  return { ...context, storage, keys, file, target, dataDirectory, standby };
 }
 
 async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
   const { file } = fetch;
   const control = fetch.dataDirectory === undefined ? undefined : await readControlFile(fetch.dataDirectory);
-  const archive = { storage: fetch.storage, systemIdentifier: await whichCluster(fetch, control?.systemIdentifier) };
+  const { storage, keys } = fetch;
+  const archive = { storage, keys, systemIdentifier: await whichCluster(fetch, control?.systemIdentifier) };
   try {
     const { content } = await openWalFile(archive, file, fetch);
     await deliver(fetch, content);

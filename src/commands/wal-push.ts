@@ -14,6 +14,7 @@ import {
   type ClusterDocument,
   checkSameRepository,
   enterCluster,
+  isConditional,
   noRepository,
   type RepositoryDocument,
   readCluster,
@@ -34,9 +35,11 @@ import {
   WalTError,
 } from '../errors.ts';
 import { parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
+import type { StorageFindings } from '../storage/probe.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Context, storageOf, withDeadline } from './context.ts';
 import { initialise } from './init.ts';
+import { keysToSeal } from './keys.ts';
 
 export interface WalPushArguments {
   /** `%p`: the file, relative to the data directory or absolute. */
@@ -50,16 +53,21 @@ export async function walPush(context: Context, { path, name }: WalPushArguments
   const file = archivedName(path, name);
   const limitMs = context.settings.times.walPushMs;
   const signal = withDeadline(context.signal, limitMs, () => tooLate(file, limitMs));
-  const push: Push = { ...context, signal, storage: storageOf(context), path: resolve(context.workingDirectory, path) };
+  const push: Push = {
+    ...context,
+    signal,
+    storage: await storageOf(context),
+    path: resolve(context.workingDirectory, path),
+  };
 
   const source = await inspectWalFile(push.path, file);
   const systemIdentifier = await identify(push, path, source);
-  const archive = { storage: push.storage, systemIdentifier };
+  const archive = { storage: push.storage, systemIdentifier, keys: await keysToSeal(context) };
   const [cluster, sealed] = await Promise.all([
     findCluster(push, archive, file),
     seal(push, archive, { file, source }),
   ]);
-  await store(push, archive, { file, source, sealed });
+  await store(push, archive, { file, source, sealed, findings: cluster.storage });
   await remember(push, cluster);
 }
 
@@ -130,7 +138,7 @@ async function findCluster(push: Push, archive: WalArchive, file: WalFileName): 
   }
   const repository = await findRepository(push, known);
   checkSameRepository(known ?? repository.repository, repository.repository, storage);
-  await storeHistories(push, archive, file);
+  await storeHistories(push, archive, { file, findings: repository.storage });
   return enterCluster(storage, { repository, systemIdentifier, host: push.host }, push);
 }
 
@@ -143,7 +151,11 @@ async function findRepository(push: Push, known: string | undefined): Promise<Re
 }
 
 /** A new archive for a server that was promoted before would never receive the histories of its timelines: they were archived long ago, elsewhere (H14). */
-async function storeHistories(push: Push, archive: WalArchive, file: WalFileName): Promise<void> {
+async function storeHistories(
+  push: Push,
+  archive: WalArchive,
+  { file, findings }: { readonly file: WalFileName; readonly findings: StorageFindings },
+): Promise<void> {
   const walFolder = walFolderOf(push.path);
   if (walFolder === undefined || file.timeline === 1) return;
   for (const name of (await readdir(walFolder)).sort()) {
@@ -151,13 +163,14 @@ async function storeHistories(push: Push, archive: WalArchive, file: WalFileName
     if (history?.kind !== 'history' || history.timeline > file.timeline) continue;
     const source = await inspectWalFile(join(walFolder, name), history);
     const sealed = await seal(push, archive, { file: history, source });
-    await store(push, archive, { file: history, source, sealed });
+    await store(push, archive, { file: history, source, sealed, findings });
   }
 }
 
 async function seal(push: Push, archive: WalArchive, { file, source }: Source): Promise<SealedObject> {
   const sealed = await sealObject(source.read, {
     ...walIdentity(archive, file),
+    keys: archive.keys,
     level: push.settings.compressionLevel,
     pushedAt: new Date(),
     host: push.host,
@@ -168,16 +181,18 @@ async function seal(push: Push, archive: WalArchive, { file, source }: Source): 
 
 interface Sealed extends Source {
   readonly sealed: SealedObject;
+  readonly findings: StorageFindings;
 }
 
-async function store(push: Push, archive: WalArchive, { file, source, sealed }: Sealed): Promise<void> {
+async function store(push: Push, archive: WalArchive, { file, source, sealed, findings }: Sealed): Promise<void> {
+  const options = { signal: push.signal, conditionalPut: isConditional(findings) };
   try {
-    await storeWalFile(archive, file, sealed, push);
+    await storeWalFile(archive, file, sealed, options);
   } catch (error) {
     if (!(error instanceof ConflictError) || file.kind !== 'partial') throw error;
     // two standbys promoted out of one segment leave two different ones, and both are right (H12)
     const beside = besideName(file, sealed.header.sha256);
-    await storeWalFile(archive, beside, await seal(push, archive, { file: beside, source }), push);
+    await storeWalFile(archive, beside, await seal(push, archive, { file: beside, source }), options);
     push.log.info(`another "${file.name}" is archived already; this one is kept beside it as "${beside.name}"`);
   }
 }

@@ -1,25 +1,33 @@
 /** From the setting WALT_REPO to a storage. */
 import { fileURLToPath } from 'node:url';
+import type { S3Settings } from '../config.ts';
 import { ConfigurationError } from '../errors.ts';
 import { FileStorage, makeRoot } from './file.ts';
 import type { Storage } from './storage.ts';
 
 export interface StorageSettings {
   readonly repository: string;
-  /** The longest silence of the storage, in milliseconds. */
-  readonly idleMs: number;
-  /** The limit of one request, in milliseconds. */
-  readonly requestMs: number;
+  readonly s3: S3Settings;
+  readonly connections: number;
+  /** The longest wait for a connection, silence of the storage, and single request, in milliseconds. */
+  readonly times: { readonly connectMs: number; readonly idleMs: number; readonly requestMs: number };
 }
 
 /** @throws ConfigurationError when the URL is none, or of a kind that WAL-T does not know. */
-export function openStorage({ repository, ...times }: StorageSettings): Storage {
-  return new FileStorage(folderOf(repository), times);
+export async function openStorage(settings: StorageSettings): Promise<Storage> {
+  const { repository, times } = settings;
+  if (!isBucket(repository)) return new FileStorage(folderOf(repository), times);
+  const { openS3 } = await import('./s3.ts'); // a third of the start-up of a push that needs it, and none of one that does not
+  return openS3(repository, settings);
 }
 
 /** Makes the place that the URL names, where that is ours to make: `wal-t init` alone does it. */
 export async function createStorage(repository: string): Promise<void> {
-  await makeRoot(folderOf(repository));
+  if (!isBucket(repository)) await makeRoot(folderOf(repository));
+}
+
+function isBucket(repository: string): boolean {
+  return repository.startsWith('s3:');
 }
 
 /** The absolute path in a `file://` URL. */
@@ -27,13 +35,13 @@ function folderOf(repository: string): string {
   if (!URL.canParse(repository)) {
     const hint = repository.startsWith('/')
       ? `A folder is given as a URL: WALT_REPO=file://${repository}`
-      : 'Give it as a URL: WALT_REPO=file:///absolute/path';
+      : 'Give it as a URL: WALT_REPO=s3://bucket/prefix or WALT_REPO=file:///absolute/path';
     throw new ConfigurationError(`WALT_REPO is not a URL: "${repository}"`, { hint });
   }
   const url = new URL(repository);
   if (url.protocol !== 'file:') {
     throw new ConfigurationError(`WALT_REPO has the unknown scheme "${url.protocol}"`, {
-      hint: 'This version stores into folders: WALT_REPO=file:///absolute/path',
+      hint: 'Use WALT_REPO=s3://bucket/prefix or WALT_REPO=file:///absolute/path.',
     });
   }
   if (url.host !== '') {

@@ -1,13 +1,13 @@
 /** What a storage really does, found out by trying it: `wal-t init` writes the findings into the repository. */
 import { randomBytes } from 'node:crypto';
 import { collect } from '../bytes.ts';
-import { ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
+import { ObjectExists, ObjectNotFound, StorageError, UnsupportedError } from '../errors.ts';
 import type { Storage } from './storage.ts';
 
 /** What later commands rely on. */
 export interface StorageFindings {
   /** Does a put with `ifAbsent` leave the first object alone, also when several race? Else a push must look before and after. */
-  readonly conditionalPut: 'honoured' | 'ignored';
+  readonly conditionalPut: 'honoured' | 'ignored' | 'refused';
   /** May these credentials delete? Archiving works without. */
   readonly delete: 'allowed' | 'denied';
 }
@@ -23,12 +23,27 @@ export async function probeStorage(storage: Storage): Promise<StorageFindings> {
   const prefix = `probe/${randomBytes(8).toString('hex')}`;
   const keys = ['b.c', 'b/d', 'b0'].map((name) => `${prefix}/${name}`);
   await expectAbsent(storage, `${prefix}/absent`);
-  for (const key of keys) await storage.put(key, Buffer.from(key), { ifAbsent: true });
-  for (const key of keys) await expectContent(storage, key);
-  await expectOrder(storage, `${prefix}/`, keys);
-  const conditionalPut = (await firstOfSeveral(storage, `${prefix}/race`)) ? 'honoured' : 'ignored';
-  const { failed } = await storage.delete([...keys, `${prefix}/race`]);
-  return { conditionalPut, delete: failed.length === 0 ? 'allowed' : 'denied' };
+  const race = `${prefix}/race`;
+  try {
+    for (const key of keys) await storage.put(key, Buffer.from(key));
+    for (const key of keys) await expectContent(storage, key);
+    await expectOrder(storage, `${prefix}/`, keys);
+    const conditionalPut = await probeConditionalPut(storage, race);
+    const { failed } = await storage.delete([...keys, race]);
+    return { conditionalPut, delete: failed.length === 0 ? 'allowed' : 'denied' };
+  } catch (error) {
+    await storage.delete([...keys, race]).catch(() => undefined); // the error that led here is the one to tell
+    throw error;
+  }
+}
+
+async function probeConditionalPut(storage: Storage, key: string): Promise<StorageFindings['conditionalPut']> {
+  try {
+    return (await firstOfSeveral(storage, key)) ? 'honoured' : 'ignored';
+  } catch (error) {
+    if (error instanceof UnsupportedError) return 'refused';
+    throw error;
+  }
 }
 
 async function expectAbsent(storage: Storage, key: string): Promise<void> {

@@ -1,0 +1,90 @@
+/** What an archive is sealed and opened with, and what authenticates it. Nothing here reads files or settings. */
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import { ConfigurationError, CorruptError } from '../errors.ts';
+import type { Identity, Recipient, Stanza } from './age-keys.ts';
+
+export interface Keys {
+  /** Everything is encrypted to all of them; with none, nothing is. */
+  readonly recipients: readonly Recipient[];
+  /** Several serve rotation: any of them opens what was sealed for it. */
+  readonly identities: readonly Identity[];
+  /** 32 bytes: proves who wrote, which age does not. */
+  readonly authKey?: Uint8Array | undefined;
+  /** Plain objects are accepted though identities are set: from before encryption was turned on. */
+  readonly readPlaintext: boolean;
+}
+
+export const noKeys: Keys = { recipients: [], identities: [], readPlaintext: false };
+
+/** What the MAC covers: all that tells one object's content from another's. */
+export interface Authenticated {
+  readonly kind: string;
+  readonly name: string;
+  readonly systemIdentifier: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** HMAC-SHA-256, hexadecimal, over the five fields, a line each; undefined without a key. */
+export function macOf(fields: Authenticated, { authKey }: Keys): string | undefined {
+  if (authKey === undefined) return undefined;
+  const { kind, name, systemIdentifier, bytes, sha256 } = fields;
+  const lines = [kind, name, systemIdentifier, bytes, sha256].map((field) => `${field}\n`).join('');
+  return createHmac('sha256', authKey).update(lines).digest('hex');
+}
+
+/** @throws CorruptError when a key is set and the object was not written by somebody who has it. */
+export function checkMac(fields: Authenticated & { readonly mac?: string | undefined }, keys: Keys): void {
+  const expected = macOf(fields, keys);
+  if (expected === undefined) return;
+  const { mac = '' } = fields;
+  if (mac.length === expected.length && timingSafeEqual(Buffer.from(mac), Buffer.from(expected))) return;
+  throw new CorruptError('it is not authentic', {
+    detail: mac === '' ? 'it carries no authentication code' : 'its authentication code is not made with this key',
+    hint: 'Somebody without the key of WALT_AUTH_KEY_FILE wrote it, or it is from before the key was set.',
+  });
+}
+
+/** What a host that cannot decrypt may know of an object's content: enough to tell "the same" from "other". */
+export interface Commitment {
+  readonly sha256?: string;
+  readonly mac?: string;
+  /** Length of the plain layer. */
+  readonly stored: number;
+}
+
+/** Qualified, as age asks for, so that nobody else's stanza has this name. */
+const stanzaType = 'wal-t/content';
+
+/** `-> wal-t/content <sha256=…|mac=…> <stored>`, with an empty body. With an authentication key the plain hash is not told. */
+export function contentStanza({ sha256, mac, stored }: Commitment): Stanza {
+  const commitment = mac === undefined ? `sha256=${sha256}` : `mac=${mac}`;
+  return { type: stanzaType, arguments: [commitment, String(stored)], body: new Uint8Array() };
+}
+
+/** The commitment among a header's stanzas. @throws CorruptError when there is none of the known form. */
+export function readContentStanza(stanzas: readonly Stanza[]): Commitment {
+  const [first] = stanzas;
+  const [commitment = '', stored = ''] = first?.type === stanzaType ? first.arguments : [];
+  const match = /^(sha256|mac)=([0-9a-f]{64})$/.exec(commitment);
+  if (match?.[2] === undefined || !/^\d{1,15}$/.test(stored)) {
+    throw new CorruptError('it is encrypted, but does not say what it holds', {
+      detail: `its header has no stanza "${stanzaType}"`,
+    });
+  }
+  return match[1] === 'mac' ? { mac: match[2], stored: Number(stored) } : { sha256: match[2], stored: Number(stored) };
+}
+
+/**
+ * Is what is stored the same content as `mine`?
+ * @throws ConfigurationError when the stored one is told by a MAC and this host has no key to compare with.
+ */
+export function isSameContent(stored: Commitment, mine: Authenticated, keys: Keys): boolean {
+  if (stored.mac === undefined) return stored.sha256 === mine.sha256;
+  const own = macOf(mine, keys);
+  if (own !== undefined) return own === stored.mac;
+  throw new ConfigurationError('it cannot be told whether the same is archived already', {
+    detail: 'the stored object was written with an authentication key',
+    hint: 'Set WALT_AUTH_KEY_FILE on this host, too.',
+  });
+}

@@ -1,0 +1,117 @@
+/** The keys that the settings name, read from this host's files. Without such a setting nothing of it is loaded. */
+import { readFile, stat } from 'node:fs/promises';
+import type { Identity, Recipient } from '../codec/age-keys.ts';
+import { type Keys, noKeys } from '../codec/keys.ts';
+import { ConfigurationError, systemErrorReason } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { Context } from './context.ts';
+
+/** For commands that write. @throws ConfigurationError also when there is an identity, but nobody to encrypt to. */
+export async function keysToSeal(context: Context): Promise<Keys> {
+  const keys = await loadKeys(context);
+  if (keys.identities.length > 0 && keys.recipients.length === 0) {
+    throw new ConfigurationError('an age identity is set, but no recipient: nothing would be encrypted', {
+      hint: 'Set WALT_AGE_RECIPIENTS to its public key (age1…): "wal-t keygen" prints it, age-keygen -y shows it.',
+    });
+  }
+  return keys;
+}
+
+/** @throws ConfigurationError when a file cannot be read, holds no key, or one that is malformed: never fewer keys than are set. */
+export async function loadKeys({ settings, log }: Context): Promise<Keys> {
+  const { recipients, recipientsFile, identity, identityFiles, authKeyFile, readPlaintext } = settings.encryption;
+  if ([recipients, recipientsFile, identity, identityFiles, authKeyFile].every((value) => value === undefined)) {
+    return { ...noKeys, readPlaintext };
+  }
+  return {
+    recipients: [
+      ...(await parseAll('WALT_AGE_RECIPIENTS', wordsOf(recipients), recipient)),
+      ...(await readAll('WALT_AGE_RECIPIENTS_FILE', recipientsFile, recipient)),
+    ],
+    identities: [
+      ...(await parseAll('WALT_AGE_IDENTITY', wordsOf(identity), identityKey)),
+      ...(await readAll('WALT_AGE_IDENTITY_FILE', identityFiles, identityKey, log)),
+    ],
+    authKey: authKeyFile === undefined ? undefined : await readAuthKey(authKeyFile, log),
+    readPlaintext,
+  };
+}
+
+async function recipient(text: string): Promise<Recipient> {
+  return (await import('../codec/age-text.ts')).parseRecipient(text);
+}
+
+async function identityKey(text: string): Promise<Identity> {
+  return (await import('../codec/age-text.ts')).parseIdentity(text);
+}
+
+/** Every text as a key. An empty setting is none; one without a single key is a mistake. */
+async function parseAll<Key>(
+  setting: string,
+  texts: readonly string[] | undefined,
+  parse: (text: string) => Promise<Key>,
+): Promise<Key[]> {
+  if (texts === undefined) return [];
+  if (texts.length === 0) throw new ConfigurationError(`${setting} holds no key`);
+  const keys: Key[] = [];
+  for (const [index, text] of texts.entries()) {
+    keys.push(
+      await parse(text).catch((error: unknown) => {
+        if (!(error instanceof ConfigurationError)) throw error;
+        throw new ConfigurationError(`${setting}: ${error.message}`, {
+          detail: `key ${index + 1}`,
+          hint: error.hint,
+          cause: error,
+        });
+      }),
+    );
+  }
+  return keys;
+}
+
+/** Keys from files, one a line; `#` begins a comment. */
+async function readAll<Key>(
+  setting: string,
+  paths: string | undefined,
+  parse: (text: string) => Promise<Key>,
+  secretFor?: Log,
+): Promise<Key[]> {
+  const keys: Key[] = [];
+  for (const path of paths?.split(',') ?? []) {
+    const lines = await readLines(setting, path.trim(), secretFor);
+    keys.push(...(await parseAll(`${setting} "${path.trim()}"`, lines, parse)));
+  }
+  return keys;
+}
+
+async function readAuthKey(path: string, log: Log): Promise<Uint8Array> {
+  const [line, ...others] = await readLines('WALT_AUTH_KEY_FILE', path, log);
+  if (line === undefined || others.length > 0 || !/^[0-9a-f]{64}$/i.test(line)) {
+    throw new ConfigurationError(`WALT_AUTH_KEY_FILE "${path}" holds no authentication key`, {
+      hint: 'It is one line of 64 hexadecimal digits: "wal-t keygen --auth" makes it.',
+    });
+  }
+  return Buffer.from(line, 'hex');
+}
+
+async function readLines(setting: string, path: string, secretFor: Log | undefined): Promise<string[]> {
+  try {
+    const text = await readFile(path, 'utf8');
+    if (secretFor !== undefined && ((await stat(path)).mode & 0o077) !== 0) {
+      secretFor.warning(`"${path}" can be read by others than its owner`, {
+        hint: `Keep the secret: chmod 600 ${path}`,
+      });
+    }
+    const lines = text.split('\n').map((line) => line.trim());
+    return lines.filter((line) => line !== '' && !line.startsWith('#'));
+  } catch (cause) {
+    throw new ConfigurationError(`could not read ${setting} "${path}": ${systemErrorReason(cause)}`, {
+      hint: 'The user that PostgreSQL runs as must be able to read it.',
+      cause,
+    });
+  }
+}
+
+function wordsOf(text: string | undefined): string[] | undefined {
+  return text?.split(/[\s,]+/).filter((word) => word !== '');
+}

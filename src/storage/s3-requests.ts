@@ -1,0 +1,105 @@
+/** Sends one request until it is answered: deadline, judgement, pause, and again. The only place where S3 requests are repeated. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import pRetry from 'p-retry';
+import { StorageError } from '../errors.ts';
+import { limits, retryPause } from '../limits.ts';
+import { beforeDeadline } from './deadline.ts';
+import { type Attempt, failed, judge, type Verdict } from './s3-errors.ts';
+
+export interface RequestLimits {
+  readonly signal?: AbortSignal | undefined;
+  readonly idleMs: number;
+  readonly requestMs: number;
+}
+
+export interface SendOptions<Output> extends RequestLimits {
+  /** Is this a whole answer? Some gateways say 200 around an error. */
+  readonly isWhole?: (output: Output) => boolean;
+}
+
+/** A failed request that judged itself. */
+class Failure extends Error {
+  readonly verdict: Verdict;
+  constructor(verdict: Verdict) {
+    super(verdict.error.message);
+    this.verdict = verdict;
+  }
+}
+
+/**
+ * What `send` is answered with, in the end.
+ * @throws the error that `judge` makes of the last failure, or the signal's reason.
+ */
+export async function request<Output>(
+  send: (options: { readonly abortSignal: AbortSignal }) => Promise<Output>,
+  attempt: Attempt,
+  options: SendOptions<Output>,
+): Promise<Output> {
+  const { signal } = options;
+  try {
+    return await pRetry(() => sendOnce(send, attempt, options), {
+      ...retryPause,
+      ...(signal === undefined ? {} : { signal }),
+      retries: limits.requestRetries,
+      shouldRetry: ({ error }) => error instanceof Failure && error.verdict.retry,
+      onFailedAttempt: async ({ error, retriesLeft }) => {
+        const wait =
+          error instanceof Failure && error.verdict.retry && retriesLeft > 0 ? error.verdict.retryAfterMs : undefined;
+        if (wait !== undefined) await pause(Math.min(wait, limits.retryAfterMs), signal);
+      },
+    });
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error instanceof Failure ? error.verdict.error : error;
+  }
+}
+
+async function sendOnce<Output>(
+  send: (options: { readonly abortSignal: AbortSignal }) => Promise<Output>,
+  attempt: Attempt,
+  { signal, requestMs, isWhole = () => true }: SendOptions<Output>,
+): Promise<Output> {
+  const controller = new AbortController();
+  const abortSignal = signal === undefined ? controller.signal : AbortSignal.any([signal, controller.signal]);
+  const late = () => failed(attempt, `no answer for ${requestMs / 1000} s`, { hint: 'The storage hangs.' });
+  try {
+    const output = await beforeDeadline(send({ abortSignal }), { signal, limitMs: requestMs, late });
+    if (!isWhole(output))
+      throw failed(attempt, 'the answer says success but is none', { hint: 'Look at what stands before the storage.' });
+    return output;
+  } catch (error) {
+    controller.abort(); // when it was late it is still on its way
+    signal?.throwIfAborted();
+    throw new Failure(judge(error, attempt));
+  }
+}
+
+/** The chunks of a response's body, none of which may be late. */
+export async function* readBody(
+  body: NodeJS.ReadableStream & { destroy(): void },
+  attempt: Attempt,
+  { signal, idleMs }: RequestLimits,
+): AsyncGenerator<Uint8Array> {
+  const late = () =>
+    failed(attempt, `nothing came for ${idleMs / 1000} s`, { hint: 'The storage or the network hangs.' });
+  const chunks = (body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await beforeDeadline(chunks.next(), { signal, limitMs: idleMs, late });
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error instanceof StorageError ? error : judge(error, attempt).error;
+  } finally {
+    body.destroy();
+  }
+}
+
+/** Waits, with jitter, so that many that failed together do not come back together. */
+export async function pause(aboutMs: number, signal: AbortSignal | undefined): Promise<void> {
+  await sleep(aboutMs * (0.75 + Math.random() / 2), undefined, signal === undefined ? {} : { signal }).catch(() => {
+    signal?.throwIfAborted();
+  });
+}
