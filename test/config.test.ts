@@ -28,6 +28,24 @@ function refusal(environment: Environment, text?: string): { message: string; hi
   throw new Error('nothing was refused');
 }
 
+const noEncryption: Settings['encryption'] = {
+  recipients: undefined,
+  recipientsFile: undefined,
+  identity: undefined,
+  identityFiles: undefined,
+  authKeyFile: undefined,
+  readPlaintext: false,
+};
+const noS3: Settings['s3'] = {
+  endpoint: undefined,
+  forcePathStyle: undefined,
+  storageClass: undefined,
+  serverSideEncryption: undefined,
+  kmsKeyId: undefined,
+  caFile: undefined,
+  proxy: undefined,
+};
+
 it('has a default for everything that has one', () => {
   expect(settingsOf({})).toEqual({
     repository: undefined,
@@ -35,6 +53,9 @@ it('has a default for everything that has one', () => {
     systemIdentifier: undefined,
     init: 'manual',
     compressionLevel: 3,
+    encryption: noEncryption,
+    s3: noS3,
+    connections: 16,
     logFormat: 'text',
     logLevel: 'info',
     times: defaultTimes,
@@ -56,6 +77,21 @@ const read: readonly (readonly [name: string, value: string, Partial<Settings>])
   ['WALT_WAL_FETCH_TIMEOUT', '5 min', { times: { ...defaultTimes, walFetchRecoveryMs: 300_000 } }],
   ['WALT_WAL_FETCH_STANDBY_TIMEOUT', '596h', { times: { ...defaultTimes, walFetchStandbyMs: 2_145_600_000 } }],
   ['WALT_WAL_FETCH_PROMOTE_TIMEOUT', '1ms', { times: { ...defaultTimes, walFetchPromoteMs: 1 } }],
+  ['WALT_CONNECT_TIMEOUT', '2s', { times: { ...defaultTimes, connectMs: 2000 } }],
+  ['WALT_AGE_RECIPIENTS', 'age1x, age1y', { encryption: { ...noEncryption, recipients: 'age1x, age1y' } }],
+  ['WALT_AGE_RECIPIENTS_FILE', '/r', { encryption: { ...noEncryption, recipientsFile: '/r' } }],
+  ['WALT_AGE_IDENTITY', 'AGE-SECRET-KEY-1', { encryption: { ...noEncryption, identity: 'AGE-SECRET-KEY-1' } }],
+  ['WALT_AGE_IDENTITY_FILE', '/i', { encryption: { ...noEncryption, identityFiles: '/i' } }],
+  ['WALT_AUTH_KEY_FILE', '/a', { encryption: { ...noEncryption, authKeyFile: '/a' } }],
+  ['WALT_READ_PLAINTEXT', 'on', { encryption: { ...noEncryption, readPlaintext: true } }],
+  ['AWS_ENDPOINT_URL_S3', 'https://store', { s3: { ...noS3, endpoint: 'https://store' } }],
+  ['WALT_S3_FORCE_PATH_STYLE', '0', { s3: { ...noS3, forcePathStyle: false } }],
+  ['WALT_S3_CA_FILE', '/ca', { s3: { ...noS3, caFile: '/ca' } }],
+  ['WALT_S3_PROXY', 'http://p:3128', { s3: { ...noS3, proxy: 'http://p:3128' } }],
+  ['WALT_S3_STORAGE_CLASS', 'STANDARD_IA', { s3: { ...noS3, storageClass: 'STANDARD_IA' } }],
+  ['WALT_S3_SSE', 'aws:kms', { s3: { ...noS3, serverSideEncryption: 'aws:kms' } }],
+  ['WALT_S3_SSE_KMS_KEY_ID', 'k', { s3: { ...noS3, kmsKeyId: 'k' } }],
+  ['WALT_CONNECTIONS', '4', { connections: 4 }],
 ];
 
 it.each(read)('reads %s=%s from the environment and from a file', (name, value, expected) => {

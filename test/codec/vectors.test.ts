@@ -6,7 +6,8 @@ import { join as joinPath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { bytesOf } from '../../src/bytes.ts';
-import { type ObjectIdentity, openObject, parseHeader, sealObject } from '../../src/codec/object.ts';
+import { noKeys } from '../../src/codec/keys.ts';
+import { type ObjectIdentity, openObject, sealObject } from '../../src/codec/object.ts';
 import { bytesOfSealed, join } from '../support/objects.ts';
 import { hasTool } from '../support/tools.ts';
 
@@ -75,7 +76,7 @@ it('holds every vector there is', () => {
 it.each(vectors)('opens $file as it was stored', async ({ file, sha256, content, ...identity }) => {
   const object = read(file);
   expect(createHash('sha256').update(object).digest('hex')).toBe(sha256);
-  const opened = await openObject(bytesOf(object), object.length, identity);
+  const opened = await openObject(bytesOf(object), object.length, identity, noKeys);
   expect((await join(opened.content)).equals(content)).toBe(true);
   expect(opened.header).toMatchObject({ format: 1, pushedAt: '2026-11-20T08:30:00.000Z', host: 'vector' });
 });
@@ -83,9 +84,8 @@ it.each(vectors)('opens $file as it was stored', async ({ file, sha256, content,
 it.each(vectors)('seals the content of $file under the same header, byte for byte', async (vector) => {
   const { file, content, kind, name } = vector;
   const pushedAt = new Date('2026-11-20T08:30:00.000Z');
-  const options = { kind, name, systemIdentifier, pushedAt, host: 'vector', level: 3 };
+  const options = { kind, name, systemIdentifier, pushedAt, host: 'vector', level: 3, keys: noKeys };
   const sealed = await sealObject(() => bytesOf(content), options);
-  expect(sealed.header).toEqual(await parseHeader(read(file)));
   expect((await bytesOfSealed(sealed)).equals(read(file))).toBe(true);
 });
 

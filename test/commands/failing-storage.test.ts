@@ -8,6 +8,7 @@ import { objectKey, walObjectName } from '../../src/archive/keys.ts';
 import { makeRepository } from '../../src/archive/repository.ts';
 import { openWalFile } from '../../src/archive/wal-archive.ts';
 import { type Bytes, collect } from '../../src/bytes.ts';
+import { noKeys } from '../../src/codec/keys.ts';
 import type { Context } from '../../src/commands/context.ts';
 import { type WalFetchResult, walFetch } from '../../src/commands/wal-fetch.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
@@ -173,7 +174,10 @@ class Place {
       const file = parseWalFileName(name);
       names.push(name);
       if (file === undefined) continue;
-      const { content } = await openWalFile({ storage: this.storage, systemIdentifier: testSystemIdentifier }, file);
+      const { content } = await openWalFile(
+        { storage: this.storage, systemIdentifier: testSystemIdentifier, keys: noKeys },
+        file,
+      );
       const bytes = await collect(content, 2 ** 24);
       expect([contentOf(name), ...contents].some((known) => known.equals(bytes))).toBe(true);
     }

@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { openWalFile } from '../../src/archive/wal-archive.ts';
 import { collect } from '../../src/bytes.ts';
+import { noKeys } from '../../src/codec/keys.ts';
 import { encodeFrame } from '../../src/codec/zstd.ts';
 import { parseWalFileName } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
@@ -882,7 +883,7 @@ async function expectWhole({ repository }: Scene, name: string): Promise<void> {
   const storage = new FileStorage(repository.root, { idleMs: 10_000, requestMs: 10_000 });
   const file = parseWalFileName(name);
   if (file === undefined) throw new Error(name);
-  const { content } = await openWalFile({ storage, systemIdentifier: testSystemIdentifier }, file);
+  const { content } = await openWalFile({ storage, systemIdentifier: testSystemIdentifier, keys: noKeys }, file);
   expect((await collect(content, 2 ** 20)).equals(makeSegment(name))).toBe(true);
 }
 

@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { openWalFile } from '../../src/archive/wal-archive.ts';
 import { collect } from '../../src/bytes.ts';
+import { noKeys } from '../../src/codec/keys.ts';
 import { walFetch } from '../../src/commands/wal-fetch.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
 import { ConflictError, CorruptError } from '../../src/errors.ts';
@@ -70,7 +71,7 @@ class Cluster {
     const storage = new FileStorage(this.repository.root, { idleMs: 10_000, requestMs: 10_000 });
     const file = parseWalFileName(name);
     if (file === undefined) throw new Error(name);
-    const { content } = await openWalFile({ storage, systemIdentifier: testSystemIdentifier }, file);
+    const { content } = await openWalFile({ storage, systemIdentifier: testSystemIdentifier, keys: noKeys }, file);
     return collect(content, 64 * mebibyte);
   }
 }

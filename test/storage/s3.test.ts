@@ -1,6 +1,7 @@
 /** The storage in a bucket: the contract against a real S3 server that we did not write, and through every fault that the field knows. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll } from 'vitest';
+import { readSettings } from '../../src/config.ts';
 import { openS3 } from '../../src/storage/s3.ts';
 import { S3Server } from '../support/s3-server.ts';
 import { describeStorage } from './conformance.ts';
@@ -16,19 +17,12 @@ beforeAll(async () => {
 
 afterAll(() => server.stop());
 
+const settings = readSettings({});
+
 describeStorage('S3', () =>
-  openS3(
-    `s3://${server.s3.bucket}/${randomUUID()}`,
-    {
-      endpoint: server.s3.endpoint,
-      forcePathStyle: undefined,
-      storageClass: undefined,
-      serverSideEncryption: undefined,
-      kmsKeyId: undefined,
-      certificateAuthorities: undefined,
-      proxy: undefined,
-      connections: 16,
-    },
-    { connectMs: 10_000, idleMs: 30_000, requestMs: 60_000 },
-  ),
+  openS3(`s3://${server.s3.bucket}/${randomUUID()}`, {
+    ...settings,
+    repository: '',
+    s3: { ...settings.s3, endpoint: server.s3.endpoint },
+  }),
 );

@@ -1,6 +1,7 @@
 /** Objects made by hand, sound and otherwise, for tests. */
 import { createHash } from 'node:crypto';
 import { type Bytes, bytesOf } from '../../src/bytes.ts';
+import { noKeys } from '../../src/codec/keys.ts';
 import { type ObjectIdentity, type SealedObject, type SealOptions, sealObject } from '../../src/codec/object.ts';
 
 export const identity: ObjectIdentity = {
@@ -14,6 +15,7 @@ export const sealOptions: SealOptions = {
   pushedAt: new Date('2026-11-20T08:30:00.000Z'),
   host: 'db1',
   level: 3,
+  keys: noKeys,
 };
 
 /** A header as text: the members of a sound one, changed; a member that is undefined is left out. */
