@@ -57,7 +57,7 @@ export async function walFetch(context: Context, { name, path }: WalFetchArgumen
       shouldRetry: async ({ error }) =>
         error instanceof WalTError && error.mayPass && Date.now() - started < (await patienceMs(fetch)),
       onFailedAttempt: ({ error }) => {
-        if (Date.now() - remindedAt < reminderMs || !(error instanceof WalTError)) return;
+        if (Date.now() - remindedAt < reminderMs || !(error instanceof WalTError && error.mayPass)) return;
         remindedAt = Date.now();
         const seconds = Math.round((remindedAt - started) / 1000);
         context.log.info(`${error.message}; trying again`, { detail: `for ${seconds} s so far` });
