@@ -69,7 +69,7 @@ describe('a sealed object', () => {
           host: 'db1',
         });
         expect(sealed.header).toEqual(header);
-        const { stored, origin } = await describeObject(object.subarray(0, headerRangeBytes), object.length, identity);
+        const { stored, origin } = await describeObject(object.subarray(0, headerRangeBytes), object.length, is);
         expect({ stored, origin }).toEqual({ stored: object.length, origin: 'pushed 2026-11-20T08:30:00.000Z by db1' });
       }),
       { numRuns: 40 },
