@@ -57,7 +57,8 @@ function list(name, { outputs }) {
   const start = Object.keys(outputs).find((path) => basename(path) === `${name}.mjs`);
   const atOnce = new Set([start]);
   for (const path of atOnce) {
-    for (const imported of outputs[path].imports) if (imported.kind === 'import-statement' && !imported.external) atOnce.add(imported.path);
+    for (const imported of outputs[path].imports)
+      if (imported.kind === 'import-statement' && !imported.external) atOnce.add(imported.path);
   }
   const inputsOf = (paths) => [...new Set(paths.flatMap((path) => Object.keys(outputs[path].inputs)))].sort();
   const later = Object.keys(outputs).filter((path) => !atOnce.has(path));
@@ -73,7 +74,8 @@ if (process.argv.includes('--list')) {
   const files = results.flatMap(({ outputFiles }) => outputFiles);
   const isChunk = ({ path }) => dirname(path) === chunks;
   // what an entry imports is there before the entry, and what an old one imported goes after it
-  for (const file of [...files.filter(isChunk), ...files.filter((one) => !isChunk(one))]) replace(file.path, file.contents);
+  for (const file of [...files.filter(isChunk), ...files.filter((one) => !isChunk(one))])
+    replace(file.path, file.contents);
   const current = new Set(files.map(({ path }) => basename(path)));
   for (const old of readdirSync(chunks)) if (!current.has(old)) rmSync(join(chunks, old));
 }
