@@ -1,6 +1,6 @@
 /** What each bundle may contain: the two that PostgreSQL calls for every segment start fast and say little when they break. */
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkout } from './support/installation.ts';
@@ -11,9 +11,16 @@ interface Contents {
   readonly src: Readonly<Record<string, string>>;
 }
 
+/** What is loaded only for a bucket or for keys, from chunks of its own. */
+const onDemand = {
+  packages:
+    /^(?:@aws-sdk|@aws|@smithy)\/|^(?:@scure\/base|https-proxy-agent|agent-base|debug|ms|proxy-agent-negotiate|bowser)$|^(?:p-retry|is-network-error)$/,
+  src: { codec: 'age-text', storage: 's3 s3-client s3-errors s3-requests s3-upload s3-url' },
+} as const;
+
 const shared = {
-  '': 'bytes config durable-file errors left-overs limits log',
-  codec: 'object zstd',
+  '': 'bytes config durable-file errors left-overs limits log settings',
+  codec: 'age age-keys age-stream keys object zstd',
 } as const;
 
 const allowed: Readonly<Record<string, Contents>> = {
@@ -22,10 +29,10 @@ const allowed: Readonly<Record<string, Contents>> = {
     src: {
       ...shared,
       archive: 'keys repository wal-archive',
-      cli: 'parsed run',
+      cli: 'aws-environment parsed run',
       'cli/main': 'wal-push',
       cluster: 'data-directory known-repository wal-file',
-      commands: 'context init wal-push',
+      commands: 'context init keys wal-push',
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
       storage: 'deadline file file-naming open probe storage',
     },
@@ -35,10 +42,10 @@ const allowed: Readonly<Record<string, Contents>> = {
     src: {
       ...shared,
       archive: 'keys repository wal-archive wal-end',
-      cli: 'parsed run',
+      cli: 'aws-environment parsed run',
       'cli/main': 'wal-fetch',
       cluster: 'data-directory',
-      commands: 'context wal-fetch',
+      commands: 'context keys wal-fetch',
       postgres: 'control-file lsn timeline-history wal-file-name',
       storage: 'deadline file file-naming open storage',
     },
@@ -47,7 +54,9 @@ const allowed: Readonly<Record<string, Contents>> = {
 
 interface Bundle {
   readonly name: string;
+  /** Loaded at every call. */
   readonly inputs: readonly string[];
+  readonly onDemand: readonly string[];
 }
 
 const { stdout, stderr, status } = spawnSync(process.execPath, ['scripts/build.mjs', '--list'], {
@@ -60,16 +69,16 @@ const bundles = stdout
   .split('\n')
   .map((line) => JSON.parse(line) as Bundle);
 
-function packagesOf({ inputs }: Bundle): string[] {
+function packagesOf(inputs: readonly string[]): string[] {
   const names = inputs.map((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]);
   return [...new Set(names.filter((name) => name !== undefined))].sort();
 }
 
-function sourcesOf({ inputs }: Bundle): string[] {
+function sourcesOf(inputs: readonly string[]): string[] {
   return inputs.filter((path) => !path.includes('node_modules/')).sort();
 }
 
-const expectedSources = ({ src }: Contents): string[] =>
+const expectedSources = (src: Contents['src']): string[] =>
   Object.entries(src)
     .flatMap(([folder, names]) => names.split(' ').map((name) => join('src', folder, `${name}.ts`)))
     .sort();
@@ -79,14 +88,19 @@ it('is one bundle for each executable', () => {
 });
 
 describe.each(Object.entries(allowed))('the bundle of %s', (name, contents) => {
-  const bundle = bundles.find((one) => one.name === name) ?? { name, inputs: [] };
+  const bundle = bundles.find((one) => one.name === name) ?? { name, inputs: [], onDemand: [] };
 
   it('holds these packages and no other: no yargs', () => {
-    expect(packagesOf(bundle)).toEqual(contents.packages);
+    expect(packagesOf(bundle.inputs)).toEqual(contents.packages);
   });
 
   it('holds these files of ours and no other', () => {
-    expect(sourcesOf(bundle)).toEqual(expectedSources(contents));
+    expect(sourcesOf(bundle.inputs)).toEqual(expectedSources(contents.src));
+  });
+
+  it('leaves the S3 client and the text forms of keys to the runs that need them', () => {
+    expect(sourcesOf(bundle.onDemand)).toEqual(expectedSources(onDemand.src));
+    expect(packagesOf(bundle.onDemand).filter((one) => !onDemand.packages.test(one))).toEqual([]);
   });
 });
 
@@ -97,8 +111,9 @@ describe.each(bundles)('the built $name', ({ name }) => {
   const path = join(checkout, 'dist', `${name}.mjs`);
 
   it('has short lines: an uncaught error prints the one it stands in', () => {
-    const lines = readFileSync(path, 'utf8').split('\n');
-    const long = lines.filter((line) => line.length > 800);
+    const chunks = readdirSync(join(checkout, 'dist/chunks')).filter((file) => file.startsWith(`${name}-`));
+    const files = [path, ...chunks.map((file) => join(checkout, 'dist/chunks', file))];
+    const long = files.flatMap((file) => readFileSync(file, 'utf8').split('\n')).filter((line) => line.length > 1000);
     expect(long.filter((line) => name !== 'wal-t' || !line.includes(unbreakable))).toEqual([]);
     expect(long.length).toBeLessThanOrEqual(1);
   });

@@ -3,7 +3,7 @@
 import { isSegmentSize } from './wal-file-name.ts';
 
 /** PostgreSQL pads the file to this size. */
-export const controlFileBytes = 8192;
+const controlFileBytes = 8192;
 
 export interface ControlFile {
   readonly systemIdentifier: string;

@@ -33,8 +33,8 @@ export interface HistoryName {
 
 export type WalFileName = SegmentName | PartialName | BackupHistoryName | HistoryName;
 
-export const minSegmentSizeBytes = 1024 * 1024;
-export const maxSegmentSizeBytes = 1024 * 1024 * 1024;
+const minSegmentSizeBytes = 1024 * 1024;
+const maxSegmentSizeBytes = 1024 * 1024 * 1024;
 
 const segmentPattern = /^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})$/;
 /** The second suffix is WAL-T's own, for a partial segment of other content under the same name. */
