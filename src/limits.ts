@@ -17,6 +17,8 @@ export const limits = {
   frameWindowBytes: 8 * mebibyte,
   /** The envelope's JSON. */
   headerBytes: 4 * kibibyte,
+  /** Recipients of one object: their stanzas stand within the range that is read to tell what is stored. */
+  recipients: 100,
   /** `repository.json` and `cluster.json`. */
   documentBytes: 64 * kibibyte,
   /** History files and backup labels; PostgreSQL writes less than one kilobyte. */

@@ -51,7 +51,10 @@ export async function storeWalFile(
     if (!(error instanceof ObjectExists)) throw error;
     // also when an own request was answered, the answer lost, and the request repeated
     if (await isSameStored(archive, file, comparison)) return;
-    throw error;
+    throw new StorageError(`could not store "${file.name}": the storage says that it exists, and does not have it`, {
+      detail: `key "${key}" in ${storage.url}`,
+      cause: error,
+    });
   }
   if (!conditionalPut && !(await isSameStored(archive, file, comparison))) {
     throw new StorageError(`"${file.name}" is not there after it was stored`, {

@@ -82,6 +82,17 @@ function wrappingKey(secretKey: KeyObject, publicKey: Uint8Array, salt: Uint8Arr
   return Buffer.from(hkdfSync('sha256', shared, salt, wrapInfo, keyBytes));
 }
 
+/** Can something be wrapped for it? Not for a point of low order, which is nobody's key. */
+export function isUsable(recipient: Recipient): boolean {
+  try {
+    wrapFileKey(new Uint8Array(fileKeyBytes), recipient);
+    return true;
+  } catch (error) {
+    if (error instanceof CorruptError) return false;
+    throw error;
+  }
+}
+
 /** A new raw secret key. */
 export function generateSecretKey(): Uint8Array {
   return rawKey(generateKeyPairSync('x25519').privateKey, 'pkcs8');

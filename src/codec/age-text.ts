@@ -1,16 +1,16 @@
 /** The text forms of age's keys, as people keep them in files. Both directions. Apart from the keys: only a host that encrypts loads this. */
 import { bech32 } from '@scure/base';
 import { ConfigurationError } from '../errors.ts';
-import { generateSecretKey, type Identity, identityOf, keyBytes, type Recipient } from './age-keys.ts';
+import { generateSecretKey, type Identity, identityOf, isUsable, keyBytes, type Recipient } from './age-keys.ts';
 
 const recipientPrefix = 'age';
 const identityPrefix = 'age-secret-key-';
 
 /** `age1…` → recipient. @throws ConfigurationError, which does not repeat the text: it may be a secret. */
 export function parseRecipient(text: string): Recipient {
-  const publicKey = decodeBech32(text, recipientPrefix);
-  if (publicKey !== undefined) return { publicKey };
-  const hint = /^age1(?:pq|tag)?.*1/.test(text)
+  const publicKey = text === text.toLowerCase() ? decodeBech32(text, recipientPrefix) : undefined;
+  if (publicKey !== undefined && isUsable({ publicKey })) return { publicKey };
+  const hint = /^age1.*1/.test(text)
     ? 'Only X25519 recipients (age1…) are supported, no plugins and no post-quantum ones.'
     : 'A recipient is the "public key: age1…" that wal-t keygen or age-keygen prints.';
   throw new ConfigurationError('an age recipient is malformed', { hint });
@@ -20,9 +20,10 @@ export function parseRecipient(text: string): Recipient {
 export function parseIdentity(text: string): Identity {
   const secretKey = text === text.toUpperCase() ? decodeBech32(text, identityPrefix) : undefined;
   if (secretKey !== undefined) return identityOf(secretKey);
-  throw new ConfigurationError('an age identity is malformed', {
-    hint: 'An identity is the line AGE-SECRET-KEY-1… that wal-t keygen or age-keygen prints.',
-  });
+  const hint = /^AGE-(?:PLUGIN-|SECRET-KEY-[^1]+-1)/i.test(text)
+    ? 'Only X25519 identities (AGE-SECRET-KEY-1…) are supported, no plugins and no post-quantum ones.'
+    : 'An identity is the line AGE-SECRET-KEY-1… that wal-t keygen or age-keygen prints.';
+  throw new ConfigurationError('an age identity is malformed', { hint });
 }
 
 export function formatRecipient({ publicKey }: Recipient): string {

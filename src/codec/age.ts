@@ -76,6 +76,7 @@ export interface OpenedAge {
   /** Ends only when all of it was authentic; ending early closes `reader`, too. */
   readonly content: Bytes;
   readonly plainBytes: number;
+  readonly stanzas: readonly Stanza[];
 }
 
 /**
@@ -92,7 +93,8 @@ export async function openAge(
   const nonce = await reader.read(nonceBytes);
   const plainBytes = plainSize(sizeBytes - header.sizeBytes - nonceBytes);
   if (plainBytes === undefined) throw new CorruptError('an encrypted payload has an impossible length');
-  return { content: closing(reader, openStream(payloadKey(fileKey, nonce), reader)), plainBytes };
+  const content = closing(reader, openStream(payloadKey(fileKey, nonce), reader));
+  return { content, plainBytes, stanzas: header.stanzas };
 }
 
 async function* closing(reader: ByteReader, content: Bytes): Bytes {

@@ -76,6 +76,19 @@ export function readContentStanza(stanzas: readonly Stanza[]): Commitment {
 }
 
 /**
+ * What hosts that cannot decrypt were told must be what is inside. Without the stanza nobody was told anything: such is a file that
+ * was encrypted anew by age itself.
+ * @throws CorruptError
+ */
+export function checkStanza(stanzas: readonly Stanza[], inside: Commitment): void {
+  if (stanzas[0]?.type !== stanzaType) return;
+  const { sha256, mac, stored } = readContentStanza(stanzas);
+  const agrees = mac === undefined ? sha256 === inside.sha256 : mac === inside.mac;
+  if (agrees && stored === inside.stored) return;
+  throw new CorruptError('its age header tells of other content than it holds');
+}
+
+/**
  * Is what is stored the same content as `mine`?
  * @throws ConfigurationError when the stored one is told by a MAC and this host has no key to compare with.
  */

@@ -7,7 +7,7 @@ import { ByteReader, type Bytes, bytesOf, collect } from '../bytes.ts';
 import { ConfigurationError, CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAge } from './age.ts';
-import { type Commitment, checkMac, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
+import { type Commitment, checkMac, checkStanza, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
 import { compress, decompress } from './zstd.ts';
 
 /** What is written, and the newest that is understood. */
@@ -143,6 +143,7 @@ export async function openObject(
     checkIdentity(header, expected);
     checkLength(plain.sizeBytes, header.stored);
     checkMac(header, keys);
+    checkStanza(plain.stanzas, header);
     return { header, content: verifiedContent(plain.reader, header), close: () => plain.reader.close() };
   } catch (error) {
     await reader.close();
@@ -153,7 +154,7 @@ export async function openObject(
 /** The plain layer: the object itself, or what the age file holds. */
 async function decrypted(reader: ByteReader, sizeBytes: number, { identities, readPlaintext }: Keys) {
   if (!looksLikeAge(await reader.peek(ageMarkBytes))) {
-    if (identities.length === 0 || readPlaintext) return { reader, sizeBytes };
+    if (identities.length === 0 || readPlaintext) return { reader, sizeBytes, stanzas: [] };
     throw new CorruptError('it is not encrypted, though an identity is set', {
       hint: 'If it is from before encryption was turned on, WALT_READ_PLAINTEXT=1 accepts it. Else somebody put it there.',
     });
@@ -163,8 +164,8 @@ async function decrypted(reader: ByteReader, sizeBytes: number, { identities, re
       hint: 'Set WALT_AGE_IDENTITY_FILE to the file of the identity. A host with recipients alone can push, not fetch.',
     });
   }
-  const { content, plainBytes } = await openAge(reader, sizeBytes, identities);
-  return { reader: new ByteReader(content), sizeBytes: plainBytes };
+  const { content, plainBytes, stanzas } = await openAge(reader, sizeBytes, identities);
+  return { reader: new ByteReader(content), sizeBytes: plainBytes, stanzas };
 }
 
 async function* verifiedContent(reader: ByteReader, header: ObjectHeader): Bytes {

@@ -2,7 +2,7 @@
 import type { Settings } from '../config.ts';
 import { ConfigurationError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { openStorage, type StorageSettings } from '../storage/open.ts';
+import { openStorage, type Patience, type StorageSettings } from '../storage/open.ts';
 import type { Storage } from '../storage/storage.ts';
 
 export interface Context {
@@ -25,10 +25,10 @@ export function repositoryUrl({ settings }: Context): string {
   });
 }
 
-/** The storage that the settings name. */
-export async function storageOf(context: Context): Promise<Storage> {
+/** The storage that the settings name, for a command that has `patience`. */
+export async function storageOf(context: Context, patience?: Patience): Promise<Storage> {
   const { s3, connections, times } = context.settings;
-  return (context.openStorage ?? openStorage)({ repository: repositoryUrl(context), s3, connections, times });
+  return (context.openStorage ?? openStorage)({ repository: repositoryUrl(context), s3, connections, times, patience });
 }
 
 /** A signal that is aborted with `late()` after `limitMs`, or when the command must end. */

@@ -3,6 +3,7 @@ import { readFile, stat } from 'node:fs/promises';
 import type { Identity, Recipient } from '../codec/age-keys.ts';
 import { type Keys, noKeys } from '../codec/keys.ts';
 import { ConfigurationError, systemErrorReason } from '../errors.ts';
+import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import type { Context } from './context.ts';
 
@@ -24,10 +25,10 @@ export async function loadKeys({ settings, log }: Context): Promise<Keys> {
     return { ...noKeys, readPlaintext };
   }
   return {
-    recipients: [
+    recipients: limited([
       ...(await parseAll('WALT_AGE_RECIPIENTS', wordsOf(recipients), recipient)),
       ...(await readAll('WALT_AGE_RECIPIENTS_FILE', recipientsFile, recipient)),
-    ],
+    ]),
     identities: [
       ...(await parseAll('WALT_AGE_IDENTITY', wordsOf(identity), identityKey)),
       ...(await readAll('WALT_AGE_IDENTITY_FILE', identityFiles, identityKey, log)),
@@ -35,6 +36,14 @@ export async function loadKeys({ settings, log }: Context): Promise<Keys> {
     authKey: authKeyFile === undefined ? undefined : await readAuthKey(authKeyFile, log),
     readPlaintext,
   };
+}
+
+/** Beyond it an object could be pushed, but not be told from another when it is pushed again. */
+function limited(recipients: readonly Recipient[]): readonly Recipient[] {
+  if (recipients.length <= limits.recipients) return recipients;
+  throw new ConfigurationError(`there are ${recipients.length} age recipients`, {
+    hint: `At most ${limits.recipients} can be encrypted to.`,
+  });
 }
 
 async function recipient(text: string): Promise<Recipient> {

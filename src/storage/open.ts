@@ -11,7 +11,12 @@ export interface StorageSettings {
   readonly connections: number;
   /** The longest wait for a connection, silence of the storage, and single request, in milliseconds. */
   readonly times: { readonly connectMs: number; readonly idleMs: number; readonly requestMs: number };
+  /** Without it a storage repeats its requests as often as its own limits say. */
+  readonly patience?: Patience | undefined;
 }
+
+/** Told of a failure that may pass: for how many milliseconds more the command would have requests repeated. */
+export type Patience = (failure: Error) => number | Promise<number>;
 
 /** @throws ConfigurationError when the URL is none, or of a kind that WAL-T does not know. */
 export async function openStorage(settings: StorageSettings): Promise<Storage> {

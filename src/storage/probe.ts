@@ -27,6 +27,7 @@ export async function probeStorage(storage: Storage): Promise<StorageFindings> {
   try {
     for (const key of keys) await storage.put(key, Buffer.from(key));
     for (const key of keys) await expectContent(storage, key);
+    await storage.expectStoredAsSet?.(keys[0] ?? '');
     await expectOrder(storage, `${prefix}/`, keys);
     const conditionalPut = await probeConditionalPut(storage, race);
     const { failed } = await storage.delete([...keys, race]);

@@ -63,6 +63,10 @@ const toMend: Readonly<Record<string, Meaning>> = {
     hint: 'Set AWS_REGION to the region of the bucket.',
   },
   QuotaExceeded: { says: 'its quota is used up', hint: 'Enlarge the quota. PostgreSQL keeps the WAL and tries again.' },
+  InvalidObjectState: {
+    says: 'it lies in a storage class that must be restored before it is read',
+    hint: 'Restore the objects there. WALT_S3_STORAGE_CLASS must be one that is read at once.',
+  },
   InvalidStorageClass: { says: 'it does not know the storage class', hint: 'Correct WALT_S3_STORAGE_CLASS.' },
 };
 
@@ -88,6 +92,8 @@ function judgeMeaningful(
 ): Verdict | undefined {
   if (code === 'NoSuchKey' && attempt.verb === 'get')
     return { error: new ObjectNotFound(attempt.what, { cause }), retry: false };
+  if ((code === 'PreconditionFailed' || status === 412) && attempt.verb === 'get')
+    return { error: failed(attempt, 'it was replaced while it was read', { cause }), retry: false };
   if (code === 'PreconditionFailed' || status === 412)
     return { error: new ObjectExists(attempt.what, { cause }), retry: false };
   if (code === 'NoSuchBucket') {
@@ -107,8 +113,11 @@ function judgeMeaningful(
   const meaning = toMend[code];
   if (meaning !== undefined)
     return { error: failed(attempt, meaning.says, { hint: meaning.hint, cause }), retry: false };
-  if (code === 'AccessDenied' || status === 401 || status === 403)
-    return { error: denied(attempt, cause), retry: false };
+  if (status === 401) {
+    const hint = 'Correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.';
+    return { error: failed(attempt, 'the access key is not known', { hint, cause }), retry: false };
+  }
+  if (code === 'AccessDenied' || status === 403) return { error: denied(attempt, cause), retry: false };
   return undefined;
 }
 
@@ -164,8 +173,9 @@ export function failed(
 }
 
 function retryAfter({ $response }: ServiceFailure): number | undefined {
-  const seconds = Number($response?.headers?.['retry-after']);
-  return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : undefined;
+  const text = $response?.headers?.['retry-after'] ?? '';
+  const waitMs = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now(); // seconds, or a date
+  return Number.isFinite(waitMs) ? Math.max(0, waitMs) : undefined;
 }
 
 function oneLine({ message }: Error): string {

@@ -4,12 +4,15 @@ import pRetry from 'p-retry';
 import { StorageError } from '../errors.ts';
 import { limits, retryPause } from '../limits.ts';
 import { beforeDeadline } from './deadline.ts';
+import type { Patience } from './open.ts';
 import { type Attempt, failed, judge, type Verdict } from './s3-errors.ts';
 
 export interface RequestLimits {
   readonly signal?: AbortSignal | undefined;
   readonly idleMs: number;
   readonly requestMs: number;
+  /** When it is over nothing is repeated: what failed last is the answer. */
+  readonly patience?: Patience | undefined;
 }
 
 export interface SendOptions<Output> extends RequestLimits {
@@ -35,17 +38,19 @@ export async function request<Output>(
   attempt: Attempt,
   options: SendOptions<Output>,
 ): Promise<Output> {
-  const { signal } = options;
+  const { signal, patience = unlimited } = options;
+  let leftMs = Number.POSITIVE_INFINITY;
   try {
     return await pRetry(() => sendOnce(send, attempt, options), {
       ...retryPause,
       ...(signal === undefined ? {} : { signal }),
       retries: limits.requestRetries,
-      shouldRetry: ({ error }) => error instanceof Failure && error.verdict.retry,
+      shouldRetry: ({ error }) => error instanceof Failure && error.verdict.retry && leftMs > 0,
       onFailedAttempt: async ({ error, retriesLeft }) => {
-        const wait =
-          error instanceof Failure && error.verdict.retry && retriesLeft > 0 ? error.verdict.retryAfterMs : undefined;
-        if (wait !== undefined) await pause(Math.min(wait, limits.retryAfterMs), signal);
+        if (!(error instanceof Failure) || !error.verdict.retry || retriesLeft === 0) return;
+        leftMs = await patience(error.verdict.error);
+        const wait = Math.min(error.verdict.retryAfterMs ?? 0, limits.retryAfterMs, leftMs);
+        if (wait > 0) await pause(wait, signal);
       },
     });
   } catch (error) {
@@ -74,18 +79,29 @@ async function sendOnce<Output>(
   }
 }
 
-/** The chunks of a response's body, none of which may be late. */
+/** How much longer the storage may keep a reader waiting; the reader's own time does not count. */
+export interface Budget {
+  leftMs: number;
+}
+
+/** The chunks of a response's body, none of which may be late, nor all of them together: a trickle is a kind of hanging. */
 export async function* readBody(
   body: NodeJS.ReadableStream & { destroy(): void },
   attempt: Attempt,
-  { signal, idleMs }: RequestLimits,
+  { signal, idleMs, requestMs, budget }: RequestLimits & { readonly budget: Budget },
 ): AsyncGenerator<Uint8Array> {
+  const hint = 'The storage or the network hangs.';
   const late = () =>
-    failed(attempt, `nothing came for ${idleMs / 1000} s`, { hint: 'The storage or the network hangs.' });
+    budget.leftMs > idleMs
+      ? failed(attempt, `nothing came for ${idleMs / 1000} s`, { hint })
+      : failed(attempt, `it took more than ${requestMs / 1000} s`, { hint });
   const chunks = (body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const next = await beforeDeadline(chunks.next(), { signal, limitMs: idleMs, late });
+      const startedMs = performance.now();
+      const limitMs = Math.max(1, Math.min(idleMs, budget.leftMs));
+      const next = await beforeDeadline(chunks.next(), { signal, limitMs, late });
+      budget.leftMs -= performance.now() - startedMs;
       if (next.done === true) return;
       yield next.value;
     }
@@ -96,6 +112,9 @@ export async function* readBody(
     body.destroy();
   }
 }
+
+/** That of whoever sets no limit. */
+export const unlimited: Patience = () => Number.POSITIVE_INFINITY;
 
 /** Waits, with jitter, so that many that failed together do not come back together. */
 export async function pause(aboutMs: number, signal: AbortSignal | undefined): Promise<void> {

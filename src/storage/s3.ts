@@ -10,12 +10,12 @@ import {
 } from '@aws-sdk/client-s3';
 import type { Bytes } from '../bytes.ts';
 import { compareBytes } from '../bytes.ts';
-import { ObjectNotFound, StorageError, UnsupportedError, WalTError } from '../errors.ts';
+import { ObjectExists, ObjectNotFound, StorageError, UnsupportedError, WalTError } from '../errors.ts';
 import { limits, retryPause } from '../limits.ts';
 import type { StorageSettings } from './open.ts';
 import { makeClient } from './s3-client.ts';
 import { type Attempt, failed } from './s3-errors.ts';
-import { pause, readBody, request } from './s3-requests.ts';
+import { type Budget, pause, readBody, request } from './s3-requests.ts';
 import { uploadParts } from './s3-upload.ts';
 import { parseS3Url, type S3Location } from './s3-url.ts';
 import {
@@ -50,6 +50,15 @@ export class S3Storage implements Storage {
 
   async put(key: string, body: Uint8Array | Bytes, { ifAbsent, sizeHint, signal }: PutOptions = {}): Promise<void> {
     assertKey(key);
+    try {
+      await this.#put(key, body, { ifAbsent, sizeHint, signal });
+    } catch (error) {
+      if (error instanceof ObjectExists) await this.#expectEncrypted(key, signal);
+      throw error;
+    }
+  }
+
+  async #put(key: string, body: Uint8Array | Bytes, { ifAbsent, sizeHint, signal }: AllOf<PutOptions>): Promise<void> {
     const attempt = this.#attempt('put', key);
     const input = { ...this.#target(key), ...this.#protection(), ...(ifAbsent === true ? { IfNoneMatch: '*' } : {}) };
     if (!(body instanceof Uint8Array)) {
@@ -58,8 +67,9 @@ export class S3Storage implements Storage {
         attempt,
         sizeHint: sizeHint ?? 0,
         limits: { ...this.#times, signal },
+        isThere: (uploading) => this.#isThere(key, uploading),
       });
-      this.#checkProtection(output.ServerSideEncryption);
+      this.#checkEncryption(output.ServerSideEncryption);
       return;
     }
     const command = new PutObjectCommand({ ...input, Body: body });
@@ -68,7 +78,7 @@ export class S3Storage implements Storage {
       signal,
       isWhole: ({ ETag }) => ETag !== undefined, // a 200 around an error has none
     });
-    this.#checkProtection(output.ServerSideEncryption);
+    this.#checkEncryption(output.ServerSideEncryption);
   }
 
   async get(key: string, { range, signal }: GetOptions = {}): Promise<StoredBody> {
@@ -135,6 +145,7 @@ export class S3Storage implements Storage {
       const { Deleted = [], Errors = [] } = await request((options) => this.#client.send(command, options), attempt, {
         ...this.#times,
         signal,
+        isWhole: (answer) => answer.Deleted !== undefined || answer.Errors !== undefined,
       });
       const gone = new Set(Deleted.map(({ Key }) => Key));
       const reasons = new Map(Errors.map(({ Key, Code, Message }) => [Key, `${Code}: ${Message}`]));
@@ -199,26 +210,40 @@ export class S3Storage implements Storage {
     return part?.sizeBytes ?? 0;
   }
 
+  async #isThere(key: string, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#size(key, signal);
+      return true;
+    } catch (error) {
+      if (error instanceof ObjectNotFound) return false;
+      throw error;
+    }
+  }
+
   /** Reads window after window, and goes on behind the last byte when a connection breaks off. */
   async *#read(key: string, { first, start, end, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
     let part: Part | undefined = first;
     let failures = 0;
+    let budget: Budget = { leftMs: this.#times.requestMs };
     try {
       for (let offset = start; offset < end; ) {
-        part ??= await this.#getRange(key, { start: offset, end, signal, tag: first.tag });
-        if (part === undefined) throw failed(this.#attempt('get', key), 'it became shorter while it was read');
+        part ??= await this.#getRest(key, { first, start: offset, end, signal });
         const before = offset;
         try {
-          for await (const chunk of readBody(part.body, this.#attempt('get', key), { ...this.#times, signal })) {
-            offset += chunk.length;
-            yield chunk;
+          const times = { ...this.#times, signal, budget };
+          for await (const chunk of readBody(part.body, this.#attempt('get', key), times)) {
+            const wanted = chunk.subarray(0, end - offset); // some give more than they are asked for
+            offset += wanted.length;
+            yield wanted;
+            if (offset === end) return;
           }
           if (offset < part.end) throw failed(this.#attempt('get', key), 'the connection broke off');
           failures = 0;
+          budget = { leftMs: this.#times.requestMs };
         } catch (error) {
           signal?.throwIfAborted();
           failures = offset > before ? 1 : failures + 1;
-          if (failures > limits.requestRetries) throw error;
+          if (failures > limits.requestRetries || budget.leftMs <= 0) throw error;
           await pause(retryPause.minTimeout * 2 ** failures, signal);
         }
         part = undefined;
@@ -226,6 +251,21 @@ export class S3Storage implements Storage {
     } finally {
       part?.body.destroy();
     }
+  }
+
+  /** The next window of the object that `first` is of. */
+  async #getRest(key: string, { first, ...range }: ReadOptions): Promise<Part> {
+    const changed = (how: string) => failed(this.#attempt('get', key), `it ${how} while it was read`);
+    let part: Part | undefined;
+    try {
+      part = await this.#getRange(key, { ...range, tag: first.tag });
+    } catch (error) {
+      throw error instanceof ObjectNotFound ? changed('was removed') : error;
+    }
+    if (part === undefined) throw changed('became shorter');
+    if (part.tag === first.tag && part.sizeBytes === first.sizeBytes) return part;
+    part.body.destroy();
+    throw changed('was replaced');
   }
 
   #target(key: string): { Bucket: string; Key: string } {
@@ -246,7 +286,28 @@ export class S3Storage implements Storage {
     };
   }
 
-  #checkProtection(answered: string | undefined): void {
+  async expectStoredAsSet(key: string, { signal }: RequestOptions = {}): Promise<void> {
+    const wanted = this.#settings.storageClass;
+    if (wanted === undefined && this.#settings.serverSideEncryption === undefined) return;
+    const part = await this.#getRange(key, { start: 0, end: 1, signal });
+    part?.body.destroy();
+    this.#checkEncryption(part?.encryption);
+    if (wanted === undefined || wanted === (part?.storageClass ?? 'STANDARD')) return;
+    throw new StorageError(`${this.url} ignores WALT_S3_STORAGE_CLASS=${wanted}`, {
+      detail: `it stores as ${part?.storageClass ?? 'STANDARD'}`,
+      hint: 'Remove the setting, or give one that this storage knows.',
+    });
+  }
+
+  /** A put that was refused for an ignored setting must not succeed when it is repeated. An empty object says nothing. */
+  async #expectEncrypted(key: string, signal: AbortSignal | undefined): Promise<void> {
+    if (this.#settings.serverSideEncryption === undefined) return;
+    const part = await this.#getRange(key, { start: 0, end: 1, signal });
+    part?.body.destroy();
+    if (part !== undefined) this.#checkEncryption(part.encryption);
+  }
+
+  #checkEncryption(answered: string | undefined): void {
     const wanted = this.#settings.serverSideEncryption;
     if (wanted === undefined || wanted === answered) return;
     throw new StorageError(`${this.url} ignores WALT_S3_SSE=${wanted}`, {
@@ -260,6 +321,8 @@ export async function openS3(url: string, settings: StorageSettings): Promise<S3
   parseS3Url(url);
   return new S3Storage(url, await makeClient(settings), settings);
 }
+
+type AllOf<Options> = { readonly [name in keyof Options]-?: Options[name] | undefined };
 
 interface RangeOptions {
   readonly start: number;
@@ -281,20 +344,23 @@ interface Part {
   /** Where the window ends in the object. */
   readonly end: number;
   readonly tag: string | undefined;
+  readonly encryption: string | undefined;
+  readonly storageClass: string | undefined;
   readonly body: NodeJS.ReadableStream & { destroy(): void };
 }
 
 function partOf(output: GetObjectCommandOutput, start: number, unfit: () => StorageError): Part {
   const body = output.Body as unknown as Part['body'];
+  const told = { tag: output.ETag, encryption: output.ServerSideEncryption, storageClass: output.StorageClass };
   const match = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(output.ContentRange ?? '');
   if (match === null && start === 0 && output.ContentLength !== undefined) {
-    return { sizeBytes: output.ContentLength, end: output.ContentLength, tag: output.ETag, body }; // the whole, as some give it
+    return { ...told, sizeBytes: output.ContentLength, end: output.ContentLength, body }; // the whole, as some give it
   }
   if (match === null || Number(match[1]) !== start) {
     body.destroy();
     throw unfit();
   }
-  return { sizeBytes: Number(match[3]), end: Number(match[2]) + 1, tag: output.ETag, body };
+  return { ...told, sizeBytes: Number(match[3]), end: Number(match[2]) + 1, body };
 }
 
 /** What a read of nothing is answered with: the object is empty, or the range begins behind its end. */

@@ -29,6 +29,9 @@ export interface Storage {
 
   /** Deletes what is there; an absent key is fine, and every key that could not be deleted is named. */
   delete(keys: readonly string[], options?: RequestOptions): Promise<DeleteReport>;
+
+  /** Where the settings ask for a way to store (storage class, encryption by the storage): @throws StorageError when this object is not. */
+  expectStoredAsSet?(key: string, options?: RequestOptions): Promise<void>;
 }
 
 export interface RequestOptions {
