@@ -49,7 +49,7 @@ export const settingsTable: readonly Setting[] = [
     'AWS_ACCESS_KEY_ID',
     "AWS's own variables are understood, here and in the environment, with its profiles and roles",
   ),
-  row('AWS_SECRET_ACCESS_KEY', '', { secret: true }),
+  row('AWS_SECRET_ACCESS_KEY', 'its secret', { secret: true }),
   row('AWS_REGION', 'the region of the bucket'),
   row('AWS_ENDPOINT_URL_S3', 'an endpoint that is not AWS'),
   row('WALT_S3_FORCE_PATH_STYLE', '`https://host/bucket/key`; by default for every endpoint that is not AWS', {
