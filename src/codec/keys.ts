@@ -38,7 +38,8 @@ export function checkMac(fields: Authenticated & { readonly mac?: string | undef
   const expected = macOf(fields, keys);
   if (expected === undefined) return;
   const { mac = '' } = fields;
-  if (mac.length === expected.length && timingSafeEqual(Buffer.from(mac), Buffer.from(expected))) return;
+  const [given, right] = [Buffer.from(mac), Buffer.from(expected)];
+  if (given.length === right.length && timingSafeEqual(given, right)) return;
   throw new CorruptError('it is not authentic', {
     detail: mac === '' ? 'it carries no authentication code' : 'its authentication code is not made with this key',
     hint: 'Somebody without the key of WALT_AUTH_KEY_FILE wrote it, or it is from before the key was set.',

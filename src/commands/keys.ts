@@ -106,7 +106,7 @@ async function readAuthKey(path: string, log: Log): Promise<Uint8Array> {
 async function readLines(setting: string, path: string, secretFor: Log | undefined): Promise<string[]> {
   try {
     const text = await readFile(path, 'utf8');
-    if (secretFor !== undefined && ((await stat(path)).mode & 0o077) !== 0) {
+    if (secretFor !== undefined && (await isOpenToOthers(path))) {
       secretFor.warning(`"${path}" can be read by others than its owner`, {
         hint: `Keep the secret: chmod 600 ${path}`,
       });
@@ -119,6 +119,12 @@ async function readLines(setting: string, path: string, secretFor: Log | undefin
       cause,
     });
   }
+}
+
+/** As PostgreSQL judges its own keys: a file of root may be readable by a group. */
+async function isOpenToOthers(path: string): Promise<boolean> {
+  const { mode, uid } = await stat(path);
+  return (mode & (uid === 0 ? 0o037 : 0o077)) !== 0;
 }
 
 function wordsOf(text: string | undefined): string[] | undefined {

@@ -47,21 +47,13 @@ const recoveryTargets: readonly string[] = ['RECOVERYXLOG', 'RECOVERYHISTORY'];
 /** Keeps trying, as long as waiting may help and PostgreSQL can wait. */
 export async function walFetch(context: Context, { name, path }: WalFetchArguments): Promise<WalFetchResult> {
   const fetch = await prepare(context, name, path);
-  const started = Date.now();
-  let remindedAt = Number.NEGATIVE_INFINITY;
   try {
     return await pRetry(() => fetchOnce(fetch), {
       ...retryPause,
       retries: Number.POSITIVE_INFINITY,
       signal: context.signal,
       shouldRetry: async ({ error }) =>
-        error instanceof WalTError && error.mayPass && Date.now() - started < (await patienceMs(fetch)),
-      onFailedAttempt: ({ error }) => {
-        if (Date.now() - remindedAt < reminderMs || !(error instanceof WalTError && error.mayPass)) return;
-        remindedAt = Date.now();
-        const seconds = Math.round((remindedAt - started) / 1000);
-        context.log.info(`${error.message}; trying again`, { detail: `for ${seconds} s so far` });
-      },
+        error instanceof WalTError && error.mayPass && (await fetch.trying.leftMs(error)) > 0,
     });
   } catch (error) {
     await warnOfPromotion(fetch);
@@ -69,15 +61,20 @@ export async function walFetch(context: Context, { name, path }: WalFetchArgumen
   }
 }
 
-interface Fetch extends Context {
-  readonly storage: Storage;
-  readonly keys: Keys;
-  readonly file: WalFileName;
+/** For whom and where it is fetched. */
+interface Place extends Context {
   /** `%p`, absolute. */
   readonly target: string;
   readonly dataDirectory: string | undefined;
   /** PostgreSQL goes on by itself after a failure, rather than stop. */
   readonly standby: boolean;
+}
+
+interface Fetch extends Place {
+  readonly storage: Storage;
+  readonly keys: Keys;
+  readonly file: WalFileName;
+  readonly trying: Trying;
 }
 
 async function prepare(context: Context, name: string, path: string): Promise<Fetch> {
@@ -97,8 +94,41 @@ async function prepare(context: Context, name: string, path: string): Promise<Fe
   const target = resolve(workingDirectory, path);
   const ending = basename(target) === 'RECOVERYHISTORY' && (await isEndingRecovery(dataDirectory ?? '', name));
   const standby = dataDirectory !== undefined && (ending || (await isStandby(dataDirectory)));
-  const [storage, keys] = [await storageOf(context), await loadKeys(context)];
-  return { ...context, storage, keys, file, target, dataDirectory, standby };
+  const place: Place = { ...context, target, dataDirectory, standby };
+  const trying = new Trying(place);
+  const storage = await storageOf(context, (failure) => trying.leftInsideMs(failure));
+  return { ...place, storage, keys: await loadKeys(context), file, trying };
+}
+
+/** How long it is still worth trying, and a line in the log every 30 s for as long as it is. */
+class Trying {
+  readonly #place: Place;
+  readonly #started = Date.now();
+  #remindedAt: number | undefined;
+
+  constructor(place: Place) {
+    this.#place = place;
+  }
+
+  /** After a failure. */
+  async leftMs(failure: Error): Promise<number> {
+    const leftMs = (await patienceMs(this.#place)) - (Date.now() - this.#started);
+    const silentMs = Date.now() - (this.#remindedAt ?? Number.NEGATIVE_INFINITY);
+    if (leftMs > 0 && silentMs >= reminderMs) this.#remind(failure);
+    return leftMs;
+  }
+
+  /** After one that the storage may mend by repeating a request: it is told when it lasts. */
+  leftInsideMs(failure: Error): Promise<number> {
+    this.#remindedAt ??= this.#started;
+    return this.leftMs(failure);
+  }
+
+  #remind({ message }: Error): void {
+    this.#remindedAt = Date.now();
+    const seconds = Math.round((this.#remindedAt - this.#started) / 1000);
+    this.#place.log.info(`${message}; trying again`, { detail: `for ${seconds} s so far` });
+  }
 }
 
 async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
@@ -210,7 +240,7 @@ async function* endingAt(content: Bytes, { start, switchPoint }: Extract<Segment
 }
 
 /** How long it is worth trying: in archive recovery an error stops the server, a standby asks again by itself. */
-async function patienceMs({ settings, target, standby, dataDirectory }: Fetch): Promise<number> {
+async function patienceMs({ settings, target, standby, dataDirectory }: Place): Promise<number> {
   const { walFetchRecoveryMs, walFetchStandbyMs, walFetchPromoteMs } = settings.times;
   if (!standby) return recoveryTargets.includes(basename(target)) ? walFetchRecoveryMs : walFetchStandbyMs;
   const promoting = dataDirectory !== undefined && (await isPromoting(dataDirectory));

@@ -35,6 +35,7 @@ import {
   WalTError,
 } from '../errors.ts';
 import { parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
+import type { Patience } from '../storage/open.ts';
 import type { StorageFindings } from '../storage/probe.ts';
 import type { Storage } from '../storage/storage.ts';
 import { type Context, storageOf, withDeadline } from './context.ts';
@@ -52,11 +53,16 @@ export interface WalPushArguments {
 export async function walPush(context: Context, { path, name }: WalPushArguments): Promise<void> {
   const file = archivedName(path, name);
   const limitMs = context.settings.times.walPushMs;
-  const signal = withDeadline(context.signal, limitMs, () => tooLate(file, limitMs));
+  let failure: Error | undefined;
+  const signal = withDeadline(context.signal, limitMs, () => tooLate(file, limitMs, failure));
+  const patience: Patience = (last) => {
+    failure = last;
+    return limitMs;
+  };
   const push: Push = {
     ...context,
     signal,
-    storage: await storageOf(context),
+    storage: await storageOf(context, patience),
     path: resolve(context.workingDirectory, path),
   };
 
@@ -216,8 +222,9 @@ function absent(error: unknown): undefined {
   throw error;
 }
 
-function tooLate({ name }: WalFileName, limitMs: number): StorageError {
+function tooLate({ name }: WalFileName, limitMs: number, failure: Error | undefined): StorageError {
   return new StorageError(`"${name}" was not archived within ${limitMs / 1000} s`, {
+    detail: failure?.message,
     hint: 'The storage is too slow or hangs. PostgreSQL keeps the file and tries again; WALT_WAL_PUSH_TIMEOUT sets the limit.',
   });
 }

@@ -1,5 +1,5 @@
 /** A storage in a folder: local disk, NFS, SMB, FUSE. Each key is a file below the root; a file under its final name is whole and durable. */
-import { constants } from 'node:fs';
+import { constants, type Dirent } from 'node:fs';
 import { type FileHandle, lstat, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Bytes, bytesOf, compareBytes } from '../bytes.ts';
@@ -12,8 +12,9 @@ import {
   systemErrorReason,
   WalTError,
 } from '../errors.ts';
-import { beforeDeadline, unlessAborted } from './deadline.ts';
+import { unlessAborted } from './deadline.ts';
 import { exists, ignore, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
+import { FilePatience, type FileStorageTimes } from './file-patience.ts';
 import {
   assertKey,
   type DeleteReport,
@@ -27,12 +28,8 @@ import {
 } from './storage.ts';
 
 const readChunkBytes = 1024 * 1024;
-export interface FileStorageTimes {
-  /** For one system call or a few. */
-  readonly idleMs: number;
-  /** For a whole put. */
-  readonly requestMs: number;
-}
+/** Deeper than any key: a link to a folder above makes a folder without end. */
+const maxDepth = 16;
 
 /** Makes the root folder and those above it, durable. */
 export async function makeRoot(root: string): Promise<void> {
@@ -50,33 +47,37 @@ export async function makeRoot(root: string): Promise<void> {
 export class FileStorage implements Storage {
   readonly url: string;
   readonly #root: string;
-  readonly #times: FileStorageTimes;
+  readonly #requestMs: number;
+  readonly #patience: FilePatience;
   /** Folders whose place in their parents this process has made durable. */
   readonly #settledFolders = new Set<string>();
-  /** System calls that were given up and still have no answer: each holds one of Node's four threads, which other file systems need. */
-  #hanging = 0;
+  /** Which folder the root was when it was last looked at: a mount that comes or goes makes it another. */
+  #rootIs: string | undefined;
 
   /** `root` is an absolute path and must exist: a folder that is not there may be one that is not mounted (H16). */
   constructor(root: string, times: FileStorageTimes) {
     this.#root = root;
-    this.#times = times;
     this.url = `file://${root}`;
+    this.#requestMs = times.requestMs;
+    this.#patience = new FilePatience(this.url, times);
   }
 
   async put(key: string, body: Uint8Array | Bytes, { signal }: PutOptions = {}): Promise<void> {
     assertKey(key);
-    const limitMs = this.#times.requestMs;
-    await this.#answer(`write "${key}"`, { signal, limitMs }, async (givenUp) => {
+    const limitMs = this.#requestMs;
+    await this.#patience.answer(`write "${key}"`, { signal, limitMs }, async (givenUp) => {
       const path = this.#path(key);
+      await this.#expectSameRoot();
       if (await exists(path)) return this.#refuse(key);
-      await stat(this.#root);
       const bytes = body instanceof Uint8Array ? bytesOf(body) : body;
       const temporary = await writeTemporary(this.#root, abortable(bytes, givenUp));
       try {
         await this.#makeFolders(dirname(path));
         givenUp.throwIfAborted();
+        await this.#expectSameRoot();
         if (!(await nameOnce(temporary, path))) return await this.#refuse(key);
-        await this.#settle(dirname(path));
+        await this.#settleNew(path);
+        await this.#expectSameRoot();
       } finally {
         await removeTemporary(temporary);
       }
@@ -85,14 +86,17 @@ export class FileStorage implements Storage {
 
   async get(key: string, { range, signal }: GetOptions = {}): Promise<StoredBody> {
     assertKey(key);
-    const size = await this.#answer(`read "${key}"`, { signal }, () => this.#sizeOf(key));
+    const size = await this.#patience.answer(`read "${key}"`, { signal }, () => this.#sizeOf(key));
     const start = range?.offset ?? 0;
     const end = range === undefined ? size : Math.min(start + range.length, size);
     return { sizeBytes: size, body: this.#read({ key, start, end, signal }) };
   }
 
   async *list(prefix: string, { after = '', signal }: ListOptions = {}): AsyncGenerator<StoredObject> {
+    const check = () => this.#patience.answer(`list "${prefix}"`, { signal }, () => this.#expectSameRoot());
+    await check();
     yield* this.#listFolder('', { prefix, after, signal });
+    await check();
   }
 
   async delete(keys: readonly string[], { signal }: RequestOptions = {}): Promise<DeleteReport> {
@@ -100,7 +104,7 @@ export class FileStorage implements Storage {
     for (const key of keys) {
       assertKey(key);
       try {
-        await this.#answer(`delete "${key}"`, { signal }, () => this.#remove(this.#path(key)));
+        await this.#patience.answer(`delete "${key}"`, { signal }, () => this.#remove(this.#path(key)));
       } catch (error) {
         if (!(error instanceof WalTError)) throw error;
         failed.push({ key, error });
@@ -111,54 +115,6 @@ export class FileStorage implements Storage {
 
   #path(key: string): string {
     return join(this.#root, key);
-  }
-
-  /**
-   * Runs a request until its deadline and says what the system's errors mean.
-   * A system call cannot be taken back: `givenUp` tells the work that nobody waits for it any more.
-   */
-  async #answer<T>(
-    doing: string,
-    { signal, limitMs = this.#times.idleMs }: { signal?: AbortSignal | undefined; limitMs?: number },
-    work: (givenUp: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    signal?.throwIfAborted();
-    if (this.#hanging > 0) throw this.#hangs(doing, 'an earlier request still has no answer');
-    const controller = new AbortController();
-    const working = work(controller.signal);
-    const late = () => {
-      if (limitMs === this.#times.idleMs) this.#countUntilSettled(working); // a put may just wait for its body
-      return this.#hangs(doing, `no answer for ${limitMs / 1000} s`);
-    };
-    try {
-      return await beforeDeadline(working, { signal, limitMs, late });
-    } catch (error) {
-      controller.abort(error);
-      throw this.#explain(doing, error);
-    }
-  }
-
-  #countUntilSettled(work: Promise<unknown>): void {
-    const settled = () => {
-      this.#hanging -= 1;
-    };
-    this.#hanging += 1;
-    work.then(settled, settled);
-  }
-
-  #hangs(doing: string, reason: string): StorageError {
-    return new StorageError(`could not ${doing} in ${this.url}: ${reason}`, {
-      hint: 'The file system hangs: look at its mount, network and server.',
-    });
-  }
-
-  #explain(doing: string, error: unknown): unknown {
-    const code = systemErrorCode(error);
-    if (error instanceof WalTError || code === undefined || !/^E[A-Z0-9]+$/.test(code)) return error;
-    return new StorageError(`could not ${doing} in ${this.url}: ${systemErrorReason(error)}`, {
-      hint: hints[code] ?? 'Check that the folder is mounted and its file system is sound.',
-      cause: error,
-    });
   }
 
   /** The object is there already: it is made as durable as a put would have made it, since its writer may have died before. */
@@ -185,6 +141,27 @@ export class FileStorage implements Storage {
     }
   }
 
+  /** A name that could not be made durable is taken back: the kernel reports a failed fsync once, and the next one would be believed. */
+  async #settleNew(path: string): Promise<void> {
+    try {
+      await this.#settle(dirname(path));
+    } catch (error) {
+      await unlink(path).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** @throws StorageError when the root is not the folder that it was: what was read of one says nothing about the other (H16). */
+  async #expectSameRoot(): Promise<void> {
+    const { dev, ino } = await stat(this.#root);
+    const [before, now] = [this.#rootIs, `${dev}:${ino}`];
+    this.#rootIs = now;
+    if (before === undefined || before === now) return;
+    throw new StorageError(`${this.url} is another folder than a moment ago`, {
+      hint: 'It was mounted or unmounted meanwhile: look at its mount. It is tried again.',
+    });
+  }
+
   /**
    * Makes durable what `folder` says, and that it is in its parent, up to the root.
    * All of them, not only those made here: another process may have made one and died before its fsync.
@@ -198,10 +175,8 @@ export class FileStorage implements Storage {
 
   async #sizeOf(key: string): Promise<number> {
     const found = await lstat(this.#path(key)).catch(ignore('ENOENT'));
-    if (found === undefined) {
-      await stat(this.#root); // a root that is gone is a failure, not an absence
-      throw new ObjectNotFound(key);
-    }
+    await this.#expectSameRoot(); // one that is gone is a failure, not an absence
+    if (found === undefined) throw new ObjectNotFound(key);
     if (!found.isFile()) throw this.#notRegular(key);
     return found.size;
   }
@@ -223,7 +198,7 @@ export class FileStorage implements Storage {
   async *#read({ key, start, end, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
     if (start >= end) return;
     const doing = `read "${key}"`;
-    const handle = await this.#answer(doing, { signal }, async (givenUp) => {
+    const handle = await this.#patience.answer(doing, { signal }, async (givenUp) => {
       const opened = await this.#open(key);
       if (givenUp.aborted) await opened.close();
       return opened;
@@ -233,7 +208,9 @@ export class FileStorage implements Storage {
       for (let offset = start; offset < end; ) {
         const chunk = Buffer.allocUnsafeSlow(Math.min(readChunkBytes, end - offset));
         waiting = true;
-        const { bytesRead } = await this.#answer(doing, { signal }, () => handle.read(chunk, 0, chunk.length, offset));
+        const { bytesRead } = await this.#patience.answer(doing, { signal }, () =>
+          handle.read(chunk, 0, chunk.length, offset),
+        );
         waiting = false;
         if (bytesRead === 0) return; // it was truncated under us: the length that its header promises tells
         offset += bytesRead;
@@ -248,28 +225,37 @@ export class FileStorage implements Storage {
   /** Depth first is not byte order ("a/b" stands behind "a.b"), unless a folder is sorted as its name with a '/' behind. */
   async *#listFolder(folder: string, options: ListFolderOptions): AsyncGenerator<StoredObject> {
     const { prefix, after, signal } = options;
-    const entries = await this.#answer(`list "${folder}"`, { signal }, () =>
+    const entries = await this.#patience.answer(`list "${folder}"`, { signal }, () =>
       readdir(this.#path(folder), { withFileTypes: true }).catch((error: unknown) => {
         if (folder === '' || systemErrorCode(error) !== 'ENOENT') throw error; // a root that is gone is not an empty one
         return [];
       }),
     );
-    const keys = entries
-      .filter((entry) => !entry.name.startsWith('.') && (entry.isFile() || entry.isDirectory()))
-      .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? '/' : ''}`)
-      .sort(compareBytes);
+    if (folder.split('/').length > maxDepth) throw new StorageError(`"${folder}" in ${this.url} has no end`);
+    const names = entries.filter(({ name }) => !name.startsWith('.'));
+    const keys = await Promise.all(
+      names.map(async (entry) => `${folder}${entry.name}${(await this.#isFolder(folder, entry)) ? '/' : ''}`),
+    );
+    keys.sort(compareBytes);
     for (const key of keys) {
       if (key.endsWith('/')) {
         const overlaps = key.startsWith(prefix) || prefix.startsWith(key);
         const over = compareBytes(key, after) <= 0 && !after.startsWith(key);
         if (overlaps && !over) yield* this.#listFolder(key, options);
       } else if (key.startsWith(prefix) && compareBytes(key, after) > 0) {
-        const found = await this.#answer(`list "${key}"`, { signal }, () =>
+        const found = await this.#patience.answer(`list "${key}"`, { signal }, () =>
           lstat(this.#path(key)).catch(ignore('ENOENT')),
         );
         if (found !== undefined) yield { key, sizeBytes: found.size, modifiedAt: found.mtime };
       }
     }
+  }
+
+  /** A link to a folder is one, as for `get`: a folder was moved to another disk. What is no file is listed nevertheless, and never absent. */
+  async #isFolder(folder: string, entry: Dirent): Promise<boolean> {
+    if (!entry.isSymbolicLink()) return entry.isDirectory();
+    const target = await stat(this.#path(`${folder}${entry.name}`)).catch(ignore('ENOENT'));
+    return target?.isDirectory() === true;
   }
 
   /** Folders stay, also empty ones: removing one would race with a put that has just found it. */
@@ -292,15 +278,6 @@ interface ListFolderOptions {
   readonly after: string;
   readonly signal: AbortSignal | undefined;
 }
-
-const hints: Readonly<Record<string, string>> = {
-  ENOSPC: 'Free space in the repository or enlarge it. PostgreSQL keeps the WAL and tries again.',
-  EDQUOT: 'Free space in the repository or raise the quota. PostgreSQL keeps the WAL and tries again.',
-  EACCES: 'Give the user that PostgreSQL runs as the right to read and write the repository.',
-  EPERM: 'Give the user that PostgreSQL runs as the right to read and write the repository.',
-  EROFS: 'Mount the repository for writing.',
-  ENOENT: 'Check that the folder is mounted and WALT_REPO is spelled right; "wal-t init" makes a new repository.',
-};
 
 /** Ends when nobody waits for the result any more, also while the next chunk does not come. */
 async function* abortable(bytes: Bytes, givenUp: AbortSignal): AsyncGenerator<Uint8Array> {

@@ -72,7 +72,10 @@ async function authorities({ caFile }: S3Settings): Promise<Pick<AgentOptions, '
 
 async function proxyAgent(proxy: string, options: AgentOptions): Promise<HttpsAgent> {
   const { HttpsProxyAgent } = await import('https-proxy-agent');
-  return new HttpsProxyAgent(proxy, options);
+  const agent = new HttpsProxyAgent(proxy, options);
+  // it keeps `ca` for the proxy alone; and not knowing that all is https, it would find none of its tunnels again
+  Object.assign(agent.options, { protocol: 'https:', ...(options.ca === undefined ? {} : { ca: options.ca }) });
+  return agent;
 }
 
 /** The one checksum that every store checks, on every body that is sent: uploads, parts, lists of keys to delete. */
@@ -83,6 +86,9 @@ function addContentMd5(client: S3Client): void {
       const { body } = request;
       if ((typeof body === 'string' && body !== '') || body instanceof Uint8Array) {
         request.headers['content-md5'] = createHash('md5').update(body).digest('base64');
+        for (const name of Object.keys(request.headers)) {
+          if (/^x-amz-(?:checksum-|sdk-checksum)/i.test(name)) delete request.headers[name]; // deletes have one nevertheless
+        }
       }
       return next(args);
     },

@@ -33,6 +33,8 @@ export interface Verdict {
 /** The fields of an SDK error that are read here; each may be missing, since some endpoints answer with HTML. */
 interface ServiceFailure extends Error {
   readonly Code?: string;
+  /** Whose fault the endpoint said it is; missing where its answer could not be read to the end. */
+  readonly $fault?: string;
   readonly $metadata?: { readonly httpStatusCode?: number };
   readonly $response?: { readonly statusCode?: number; readonly headers?: Readonly<Record<string, string>> };
 }
@@ -136,13 +138,14 @@ function denied(attempt: Attempt, cause: Error): StorageError {
 /** Certificates that are not trusted, by OpenSSL's names. */
 const untrusted = /^(?:SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_(?:GET_ISSUER|VERIFY)|CERT_|ERR_TLS)/;
 
-function judgeStatus(code: string, status: number | undefined, attempt: Attempt, cause: Error): Verdict {
+function judgeStatus(code: string, status: number | undefined, attempt: Attempt, cause: ServiceFailure): Verdict {
   if (untrusted.test(code)) {
     const hint = 'Set WALT_S3_CA_FILE to the certificate authority of the endpoint.';
     return { error: failed(attempt, `its certificate is not trusted (${code})`, { hint, cause }), retry: false };
   }
   if (status === undefined) {
-    const says = systemErrorCode(cause) === undefined ? oneLine(cause) || code : systemErrorReason(cause);
+    const says =
+      systemErrorCode(cause) === undefined ? sayTimeout(cause) || oneLine(cause) || code : systemErrorReason(cause);
     const hint = `Is the endpoint${attempt.endpoint === undefined ? '' : ` ${attempt.endpoint}`} right and reachable from this host?`;
     return { error: failed(attempt, says, { hint, cause }), retry: true };
   }
@@ -153,7 +156,13 @@ function judgeStatus(code: string, status: number | undefined, attempt: Attempt,
   }
   const says = `${code === 'Error' || code === 'Unknown' ? 'HTTP' : code} ${status}`;
   const passes =
-    status >= 500 || status === 429 || status === 409 || status === 408 || status < 400 || code === 'RequestTimeout';
+    status >= 500 ||
+    status === 429 ||
+    status === 409 ||
+    status === 408 ||
+    status < 400 ||
+    code === 'RequestTimeout' ||
+    cause.$fault === undefined; // the answer broke off, or is of something that does not speak S3
   return {
     error: failed(attempt, says, {
       detail: oneLine(cause),
@@ -162,6 +171,14 @@ function judgeStatus(code: string, status: number | undefined, attempt: Attempt,
     }),
     retry: passes,
   };
+}
+
+/** The SDK's words for a limit of ours that is over name its own packages. */
+function sayTimeout({ name, message }: Error): string | undefined {
+  const milliseconds = name === 'TimeoutError' ? / (?:of|after) (\d+) ms/.exec(message)?.[1] : undefined;
+  if (milliseconds === undefined) return undefined;
+  const seconds = `${Number(milliseconds) / 1000} s`;
+  return message.includes('establish a connection') ? `no connection within ${seconds}` : `no answer for ${seconds}`;
 }
 
 export function failed(

@@ -12,10 +12,10 @@ import type { Bytes } from '../bytes.ts';
 import { compareBytes } from '../bytes.ts';
 import { ObjectExists, ObjectNotFound, StorageError, UnsupportedError, WalTError } from '../errors.ts';
 import { limits, retryPause } from '../limits.ts';
-import type { StorageSettings } from './open.ts';
+import type { Patience, StorageSettings } from './open.ts';
 import { makeClient } from './s3-client.ts';
 import { type Attempt, failed } from './s3-errors.ts';
-import { type Budget, pause, readBody, request } from './s3-requests.ts';
+import { type Budget, pause, type RequestLimits, readBody, request, unlimited } from './s3-requests.ts';
 import { uploadParts } from './s3-upload.ts';
 import { parseS3Url, type S3Location } from './s3-url.ts';
 import {
@@ -38,14 +38,14 @@ export class S3Storage implements Storage {
   readonly #location: S3Location;
   readonly #settings: StorageSettings['s3'];
   readonly #client: S3Client;
-  readonly #times: StorageSettings['times'];
+  readonly #times: Omit<RequestLimits, 'signal'> & { readonly patience: Patience };
 
-  constructor(url: string, client: S3Client, { s3, times }: StorageSettings) {
+  constructor(url: string, client: S3Client, { s3, times, patience = unlimited }: StorageSettings) {
     this.url = url;
     this.#location = parseS3Url(url);
     this.#settings = s3;
     this.#client = client;
-    this.#times = times;
+    this.#times = { ...times, patience };
   }
 
   async put(key: string, body: Uint8Array | Bytes, { ifAbsent, sizeHint, signal }: PutOptions = {}): Promise<void> {
@@ -235,7 +235,7 @@ export class S3Storage implements Storage {
             const wanted = chunk.subarray(0, end - offset); // some give more than they are asked for
             offset += wanted.length;
             yield wanted;
-            if (offset === end) return;
+            if (wanted.length < chunk.length) return;
           }
           if (offset < part.end) throw failed(this.#attempt('get', key), 'the connection broke off');
           failures = 0;
@@ -244,6 +244,8 @@ export class S3Storage implements Storage {
           signal?.throwIfAborted();
           failures = offset > before ? 1 : failures + 1;
           if (failures > limits.requestRetries || budget.leftMs <= 0) throw error;
+          const leftMs = offset > before ? 1 : await this.#times.patience(error as Error); // what comes is worth going on
+          if (leftMs <= 0) throw error;
           await pause(retryPause.minTimeout * 2 ** failures, signal);
         }
         part = undefined;
@@ -302,7 +304,12 @@ export class S3Storage implements Storage {
   /** A put that was refused for an ignored setting must not succeed when it is repeated. An empty object says nothing. */
   async #expectEncrypted(key: string, signal: AbortSignal | undefined): Promise<void> {
     if (this.#settings.serverSideEncryption === undefined) return;
-    const part = await this.#getRange(key, { start: 0, end: 1, signal });
+    let part: Part | undefined;
+    try {
+      part = await this.#getRange(key, { start: 0, end: 1, signal });
+    } catch (error) {
+      if (!(error instanceof ObjectNotFound)) throw error;
+    }
     part?.body.destroy();
     if (part !== undefined) this.#checkEncryption(part.encryption);
   }

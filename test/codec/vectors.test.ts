@@ -6,8 +6,9 @@ import { join as joinPath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { bytesOf } from '../../src/bytes.ts';
-import { noKeys } from '../../src/codec/keys.ts';
-import { type ObjectIdentity, openObject, sealObject } from '../../src/codec/object.ts';
+import { parseIdentity } from '../../src/codec/age-text.ts';
+import { type Keys, noKeys } from '../../src/codec/keys.ts';
+import { describeObject, type ObjectIdentity, openObject, sealObject } from '../../src/codec/object.ts';
 import { bytesOfSealed, join } from '../support/objects.ts';
 import { hasTool } from '../support/tools.ts';
 
@@ -49,6 +50,33 @@ const vectors: readonly Vector[] = [
   },
 ];
 
+const lastLine = (name: string): string => read(name).toString('utf8').trim().split('\n').at(-1) ?? '';
+const identities = [parseIdentity(lastLine('identity'))];
+
+/** Sealed with a file key of their own: they open for ever, and cannot be made again. */
+const encrypted: readonly (Vector & { readonly keys: Keys; readonly told: object })[] = [
+  {
+    file: 'history.age.wal',
+    sha256: '047fab7cf8ca5a00cfab0c31992458f909f52389c1d3db309161d6d74d45f3a7',
+    kind: 'history',
+    name: 'wal/history/00000003.history',
+    systemIdentifier,
+    content: read('history.content'),
+    keys: { ...noKeys, identities },
+    told: { sha256: '33250ab8790ec26448780d0f5d95fd15bc2c8c366567f08274e31bd9d8859d63', stored: 366 },
+  },
+  {
+    file: 'history.age.mac.wal',
+    sha256: '416f3ab9f4b633d374805db40e47003e6bf01effcc56b4bc86e6a0ce0192bdc1',
+    kind: 'history',
+    name: 'wal/history/00000003.history',
+    systemIdentifier,
+    content: read('history.content'),
+    keys: { ...noKeys, identities, authKey: Buffer.from(lastLine('auth-key'), 'hex') },
+    told: { mac: 'b519adadb8b3cbdf2b8b5b175463068700e771f8ea8a3251e6a6e4dc56067686', stored: 439 },
+  },
+];
+
 /** As README.md beside the vectors tells it: 128 pages of 8 KiB with their headers, each else full of its own number. */
 function segment(): Buffer {
   const [start, pageBytes] = [0x1_0230_0000n, 8192];
@@ -70,7 +98,7 @@ function segment(): Buffer {
 
 it('holds every vector there is', () => {
   const files = readdirSync(folder).filter((name) => name.endsWith('.wal'));
-  expect(files.sort()).toEqual(vectors.map(({ file }) => file).sort());
+  expect(files.sort()).toEqual([...vectors, ...encrypted].map(({ file }) => file).sort());
 });
 
 it.each(vectors)('opens $file as it was stored', async ({ file, sha256, content, ...identity }) => {
@@ -94,3 +122,22 @@ it.skipIf(!hasTool('zstd')).each(vectors)('gives the content of $file with zstd 
   expect(status).toBe(0);
   expect(stdout.equals(content)).toBe(true);
 });
+
+it.each(encrypted)('opens $file as it was stored, and tells what it holds without the identity', async (vector) => {
+  const { file, sha256, content, keys, told, kind, name } = vector;
+  const object = read(file);
+  expect(createHash('sha256').update(object).digest('hex')).toBe(sha256);
+  const opened = await openObject(bytesOf(object), object.length, { kind, name, systemIdentifier }, keys);
+  expect((await join(opened.content)).equals(content)).toBe(true);
+  expect(opened.header).toMatchObject({ format: 1, pushedAt: '2026-11-20T08:30:00.000Z', host: 'vector' });
+  expect(await describeObject(object, object.length, { kind, name, systemIdentifier })).toEqual(told);
+});
+
+it.skipIf(!hasTool('age') || !hasTool('zstd')).each(encrypted)(
+  'gives the content of $file with age and zstd alone',
+  ({ file, content }) => {
+    const words = [joinPath(folder, 'identity'), joinPath(folder, file)];
+    const { stdout } = spawnSync('sh', ['-c', 'age -d -i "$1" "$2" | zstd -dcq', 'sh', ...words]);
+    expect(stdout.equals(content)).toBe(true);
+  },
+);

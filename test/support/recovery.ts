@@ -51,9 +51,17 @@ export async function unpack({ repository, folder }: ArchivedCluster): Promise<s
   return raw;
 }
 
-export async function archiveTwoTimelines(major: number): Promise<ArchivedCluster> {
+export interface ArchiveOptions {
+  /** Of the primary's repository. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** The same while it recovers, which may take other keys. */
+  readonly recovering?: Readonly<Record<string, string>>;
+}
+
+export async function archiveTwoTimelines(major: number, options: ArchiveOptions = {}): Promise<ArchivedCluster> {
+  const { settings = {}, recovering = settings } = options;
   const folder = makeFolder('archived');
-  const repository = await new TestRepository({ folder }).init();
+  const repository = await new TestRepository({ folder, settings }).init();
   const server = PostgresServer.create({ major, settings: repository.serverSettings });
   await server.start();
   await server.query('create table t (n int)');
@@ -64,12 +72,11 @@ export async function archiveTwoTimelines(major: number): Promise<ArchivedCluste
   for (const n of [1, 2, 3]) segments[n] = await archiveRow(server, n);
   await insertRow(server, 4);
   await server.stop('SIGQUIT');
+  repository.configure(recovering);
   server.signal('recovery.signal');
   await server.open();
   for (const n of [5, 6]) await archiveRow(server, n);
-  await waitFor('the end of timeline 1 to be archived', () =>
-    repository.files().some((path) => path.endsWith('.partial')),
-  );
+  await server.waitUntilAllArchived(); // also the end of timeline 1, as .partial
   await server.remove();
   const remove = async () => {
     await base.remove();
@@ -82,7 +89,7 @@ export interface RecoveryOptions {
   readonly signal: 'recovery.signal' | 'standby.signal';
   /** The segment that the server asks for and is made to wait for, the first time. */
   readonly before: string;
-  /** Of the repository. */
+  /** Of the repository, which is a copy unless WALT_REPO is among them. */
   readonly settings?: Readonly<Record<string, string>>;
   /** Makes another place through which the repository in `root` is seen. @returns its path. */
   readonly through?: (root: string) => Promise<string>;
@@ -90,7 +97,7 @@ export interface RecoveryOptions {
   readonly restoreCommand?: string;
 }
 
-/** A copy of the base and of the repository of an `ArchivedCluster`, to be recovered with a fault in its way. */
+/** A copy of the base, and of the repository, of an `ArchivedCluster`, to be recovered with a fault in its way. */
 export class GatedRecovery {
   readonly server: PostgresServer;
   readonly repository: TestRepository;
@@ -125,8 +132,10 @@ while [ -e ${this.#hold} ]; do sleep 0.02; done\n`,
 
   /** Starts the server; returns when it waits for the segment, having replayed all before. */
   async reach(): Promise<void> {
-    await run('cp', ['-a', this.#archived.repository.root, this.repository.root]);
-    const { through, settings } = this.#options;
+    const { through, settings = {} } = this.#options;
+    if (settings.WALT_REPO === undefined) {
+      await run('cp', ['-a', this.#archived.repository.root, this.repository.root]);
+    }
     if (through !== undefined) {
       this.repository.configure({ ...settings, WALT_REPO: `file://${await through(this.repository.root)}` });
     }

@@ -3,12 +3,24 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { temporaryFolder } from './folders.ts';
 import { type Ended, launcher, type RunOptions, walT } from './run.ts';
+import type { S3Endpoint } from './s3-server.ts';
 
 export interface RepositoryOptions {
   /** Whose owner removes it; else one that goes when the running test ends, which a concurrent test or a hook cannot have. */
   readonly folder?: string;
   readonly root?: string;
   readonly settings?: Readonly<Record<string, string>>;
+}
+
+/** The settings of a repository in a bucket. */
+export function s3Settings(s3: S3Endpoint, prefix: string): Record<string, string> {
+  return {
+    WALT_REPO: `s3://${s3.bucket}/${prefix}`,
+    AWS_ENDPOINT_URL_S3: s3.endpoint,
+    AWS_REGION: s3.region,
+    AWS_ACCESS_KEY_ID: s3.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: s3.secretAccessKey,
+  };
 }
 
 export class TestRepository {
