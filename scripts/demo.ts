@@ -85,8 +85,10 @@ function archived(repository: string): string {
 }
 
 let steps = 0;
+let stopped = false;
 
 function step(title: string): void {
+  if (stopped) throw new Error('stopped');
   steps += 1;
   say(`\n${steps}. ${title}`);
 }
@@ -99,15 +101,21 @@ async function cleanUp(): Promise<void> {
   for (const action of undo.splice(0).reverse()) await action();
 }
 
+/** Ctrl-C: the servers go, so that whatever is under way fails; what it made meanwhile goes at the end. */
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => void cleanUp().finally(() => process.exit(130)));
+  process.on(signal, () => {
+    stopped = true;
+    void cleanUp();
+  });
 }
 
 try {
   await demo();
 } catch (error) {
-  process.stderr.write(`demo: error: ${error instanceof Error ? error.message : error}\n`);
-  process.exitCode = 1;
+  process.stderr.write(
+    stopped ? 'demo: stopped\n' : `demo: error: ${error instanceof Error ? error.message : error}\n`,
+  );
+  process.exitCode = stopped ? 130 : 1;
 } finally {
   await cleanUp();
 }

@@ -82,7 +82,9 @@ export function mergeEntries(
   const fromFile = file === undefined ? {} : parseConfigFile(file.path, file.text);
   const fromEnvironment: Record<string, Entry> = {};
   for (const [name, value] of Object.entries(environment)) {
-    if (value !== undefined && value !== '' && isOurs(name)) fromEnvironment[name] = { value, source: 'environment' };
+    if (value === undefined || !isOurs(name)) continue;
+    if (value === '') refuseEmptyKey(name, 'environment');
+    else fromEnvironment[name] = { value, source: 'environment' };
   }
   const found: Record<string, Entry> = { ...fromFile, ...fromEnvironment };
   checkNames(found);
@@ -155,9 +157,23 @@ function parseConfigFile(path: string, content: string): Record<string, Entry> {
       });
     }
     const unquoted = /^(["'])(.*)\1$/.exec(value)?.[2] ?? value;
-    if (unquoted !== '') entries[name] = { value: unquoted, source: path };
+    if (name === 'WALT_CONFIG' || name === 'WALT_NODE') {
+      throw new ConfigurationError(`${name} has no effect in a settings file (${path})`, {
+        hint: `It is read before the file is: set it in the environment, such as archive_command = '${name}=… wal-push %p %f'.`,
+      });
+    }
+    if (unquoted === '') refuseEmptyKey(name, path);
+    else entries[name] = { value: unquoted, source: path };
   }
   return entries;
+}
+
+/** Elsewhere empty is unset. A key that is empty is a command that failed, and everything would be stored in plain. */
+function refuseEmptyKey(name: string, source: string): void {
+  if (!/^WALT_A(?:GE|UTH)_/.test(name)) return;
+  throw new ConfigurationError(`${name} is empty (${source})`, {
+    hint: 'Remove it if nothing is to be encrypted; else find out why it is empty.',
+  });
 }
 
 function isOurs(name: string): boolean {

@@ -1,10 +1,13 @@
 /** Files that survive a power failure: written beside, fsynced, renamed, and their folder fsynced. Errors are the system's own. */
 import type { FileHandle } from 'node:fs/promises';
-import { open, readdir, rename, rm } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Bytes } from './bytes.ts';
-import { systemErrorCode } from './errors.ts';
-import { isLeftOver, temporarySuffix } from './left-overs.ts';
+import { HostError, systemErrorCode } from './errors.ts';
+import { ownerOf, temporarySuffix } from './left-overs.ts';
+
+/** Longer than any command takes to write one file. */
+const elsewhereLeftOverMs = 60 * 60 * 1000;
 
 /**
  * Makes what a folder says about its entries durable.
@@ -41,9 +44,15 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
 
 /**
  * Puts `body` at `path`, replacing what is there: either all of it appears, durable, or nothing changes.
- * A temporary file of an earlier process that was killed is removed on the way.
+ * A temporary file of an earlier process that was killed is removed on the way. A device or a folder is never replaced.
  */
 export async function replaceFile(path: string, body: Bytes, mode = 0o600): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found !== undefined && !found.isFile()) {
+    throw new HostError(`"${path}" is not a regular file`, {
+      hint: 'Nothing was written: a folder, a link or a device is never replaced. Give another path.',
+    });
+  }
   await removeLeftOvers(path);
   const temporary = `${path}.wal-t-${temporarySuffix()}`;
   try {
@@ -56,12 +65,19 @@ export async function replaceFile(path: string, body: Bytes, mode = 0o600): Prom
   await syncFolder(dirname(path));
 }
 
+/** Another container's, which cannot be asked: old enough that no command would still be at it. */
+async function isOld(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found !== undefined && Date.now() - found.mtimeMs > elsewhereLeftOverMs;
+}
+
 async function removeLeftOvers(path: string): Promise<void> {
   const folder = dirname(path);
   const prefix = `${basename(path)}.wal-t-`;
   for (const name of await readdir(folder)) {
-    if (name.startsWith(prefix) && isLeftOver(name.slice(prefix.length))) {
-      await rm(join(folder, name), { force: true });
-    }
+    if (!name.startsWith(prefix)) continue;
+    const owner = ownerOf(name.slice(prefix.length));
+    const path = join(folder, name);
+    if (owner === 'nobody' || (owner === 'elsewhere' && (await isOld(path)))) await rm(path, { force: true });
   }
 }

@@ -3,25 +3,38 @@
  * The one place outside `cli/` that asks the operating system about processes.
  */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { pid, kill as sendSignal } from 'node:process';
 import { systemErrorCode } from './errors.ts';
 
 /** Tells this process from an earlier one that had the same process id, which containers do all the time. */
 const token = randomBytes(4).toString('hex');
+/** Process ids count within a namespace: two containers of one host, or of one host's name, have the same ids for others. */
+const namespace = pidNamespace();
 let count = 0;
 
-/** A new name for a temporary file of this process: `<process id>-<random>-<count>`. */
+/** A new name for a temporary file of this process: `<process id>-<namespace>-<random>-<count>`. */
 export function temporarySuffix(): string {
   count += 1;
-  return `${pid}-${token}-${count}`;
+  return `${pid}-${namespace}-${token}-${count}`;
 }
 
-/** Was the file with this suffix left by a process of this host that no longer lives? */
-export function isLeftOver(suffix: string): boolean {
-  const [owner, ownerToken] = suffix.split('-');
-  if (owner === String(pid)) return ownerToken !== token;
-  return !isAlive(Number(owner));
+/** Whose is the file with this suffix? `nobody`: its process is gone. `elsewhere`: that cannot be seen from here. `unknown`: not ours at all. */
+export function ownerOf(suffix: string): 'somebody' | 'nobody' | 'elsewhere' | 'unknown' {
+  const match = /^(\d{1,10})-(\d{1,20})-([0-9a-f]{8})-\d+$/.exec(suffix);
+  if (match === null) return 'unknown';
+  const [, owner, ownerNamespace, ownerToken] = match;
+  if (ownerNamespace !== namespace) return 'elsewhere';
+  if (owner === String(pid)) return ownerToken === token ? 'somebody' : 'nobody';
+  return isAlive(Number(owner)) ? 'somebody' : 'nobody';
+}
+
+function pidNamespace(): string {
+  try {
+    return /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0'; // pid:[4026531836]
+  } catch {
+    return '0'; // where there is no /proc there are no namespaces
+  }
 }
 
 /** Does a process of this host run under this id? One of another user (EPERM) does, too. */

@@ -34,7 +34,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       cluster: 'data-directory known-repository wal-file',
       commands: 'context init keys wal-push',
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
-      storage: 'deadline file file-naming open probe storage',
+      storage: 'deadline file file-naming file-patience open probe storage',
     },
   },
   'wal-fetch': {
@@ -47,7 +47,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       cluster: 'data-directory',
       commands: 'context keys wal-fetch',
       postgres: 'control-file lsn timeline-history wal-file-name',
-      storage: 'deadline file file-naming open storage',
+      storage: 'deadline file file-naming file-patience open storage',
     },
   },
 };

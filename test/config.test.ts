@@ -266,3 +266,20 @@ it('never shows a secret: not in `wal-t config`, not in a refusal', () => {
     hint: 'It must be manual or auto.',
   });
 });
+
+it.each(['WALT_AGE_RECIPIENTS', 'WALT_AGE_RECIPIENTS_FILE', 'WALT_AGE_IDENTITY_FILE', 'WALT_AUTH_KEY_FILE'])(
+  'refuses an empty %s: a command that failed must not turn encryption off',
+  (name) => {
+    expect(refusal({ [name]: '' }).message).toBe(`${name} is empty (environment)`);
+    expect(refusal({}, `${name}=\n`).message).toBe(`${name} is empty (${path})`);
+  },
+);
+
+it.each(['WALT_CONFIG', 'WALT_NODE'])('refuses %s in a settings file, where it would do nothing', (name) => {
+  expect(refusal({}, `${name}=/x`).message).toBe(`${name} has no effect in a settings file (${path})`);
+});
+
+it('shows no password of a URL', () => {
+  const shown = describeConfig(entriesOf({ WALT_S3_PROXY: 'http://user:secret@proxy:3128' }));
+  expect(shown.find(({ name }) => name === 'WALT_S3_PROXY')?.value).toBe('http://***@proxy:3128');
+});

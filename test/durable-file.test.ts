@@ -10,6 +10,7 @@ import { type Bytes, bytesOf } from '../src/bytes.ts';
 import { replaceFile, syncFolder, writeNewFile } from '../src/durable-file.ts';
 import { temporaryFolder } from './support/folders.ts';
 import { checkout } from './support/installation.ts';
+import { suffixOf } from './support/left-overs.ts';
 import { orFailInCi } from './support/tools.ts';
 import { waitFor } from './support/wait.ts';
 
@@ -53,7 +54,7 @@ describe('replaceFile', () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, 'file'));
     await expect(replaceFile(join(folder, 'file'), bytesOf(Buffer.from('x')))).rejects.toMatchObject({
-      code: 'EISDIR',
+      message: expect.stringMatching(/is not a regular file$/),
     });
     expect(readdirSync(folder)).toEqual(['file']);
     await expect(replaceFile(join(folder, 'none/file'), bytesOf())).rejects.toMatchObject({ code: 'ENOENT' });
@@ -124,14 +125,16 @@ describe('replaceFile', () => {
     const folder = temporaryFolder();
     const { pid: dead } = spawnSync('true');
     const kept = [
-      `file.wal-t-${process.ppid}-0badcafe-1`,
-      `other.wal-t-${dead}-0badcafe-1`,
+      `file.wal-t-${suffixOf(process.ppid)}`,
+      `other.wal-t-${suffixOf(dead)}`,
       'file.wal-t',
+      'file.wal-t-foo',
+      `file.wal-t-${suffixOf(dead, '1')}`, // of another container: just written
       'file-2',
       'x',
     ];
     const ownOfThisRun = 'file';
-    const left = [`file.wal-t-${dead}-0badcafe-1`, `file.wal-t-${process.pid}-0badcafe-7`]; // an earlier process of our id
+    const left = [`file.wal-t-${suffixOf(dead)}`, `file.wal-t-${suffixOf(process.pid)}`]; // an earlier process of our id
     for (const name of [...kept, ...left]) writeFileSync(join(folder, name), 'x');
     await replaceFile(join(folder, 'file'), bytesOf(Buffer.from('x')));
     expect(readdirSync(folder).sort()).toEqual([...kept, ownOfThisRun].sort());

@@ -96,9 +96,21 @@ export async function listClusters(storage: Storage, options?: RequestOptions): 
     if (key === undefined) return found;
     const [component = ''] = key.split('/');
     const systemIdentifier = systemIdentifierOf(key);
-    if (systemIdentifier !== undefined) found.push(systemIdentifier);
+    if (systemIdentifier !== undefined && (await isEntered(storage, systemIdentifier, options)))
+      found.push(systemIdentifier);
     after = key.includes('/') ? `${component}0` : key; // '0' is the byte behind '/'
   }
+}
+
+/** Others may have folders with a number for a name. */
+async function isEntered(
+  storage: Storage,
+  systemIdentifier: string,
+  options: RequestOptions | undefined,
+): Promise<boolean> {
+  const key = clusterKey(systemIdentifier);
+  for await (const found of storage.list(key, options)) return found.key === key;
+  return false;
 }
 
 async function firstKey(

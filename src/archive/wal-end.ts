@@ -16,6 +16,8 @@ import { historyKey, historyPrefix, objectKey, timelinePrefix, walObjectName } f
 import { openWalFile, readWalHeader, type WalArchive } from './wal-archive.ts';
 
 export interface EndOptions extends RequestOptions {
+  /** The timeline that this server is on, as pg_control says. */
+  readonly ownTimeline?: number | undefined;
   /** `wal_segment_size` of the cluster where it is known; else a stored segment tells. */
   readonly segmentSizeBytes?: number | undefined;
 }
@@ -81,6 +83,21 @@ export async function proveHistoryAbsent(
       hint: `Push it from a server that still has it: wal-push pg_wal/${history.name}`,
     });
   }
+  if (history.timeline > (options.ownTimeline ?? 0)) await expectNoWalOf(archive, history, options);
+}
+
+/** The number of a timeline whose WAL is archived is taken, though its history was lost. A server's own may never have been archived: see H14. */
+async function expectNoWalOf(
+  archive: WalArchive,
+  { name, timeline }: HistoryName,
+  options: RequestOptions,
+): Promise<void> {
+  const segment = await firstSegment(archive, timeline, options);
+  if (segment === undefined) return;
+  throw new HoleError(`"${name}" is missing, but WAL of its timeline is archived`, {
+    detail: `such as "${segment.name}"; PostgreSQL would take the number again`,
+    hint: `Push it from a server that still has it: wal-push pg_wal/${name}`,
+  });
 }
 
 interface StoredSwitch {

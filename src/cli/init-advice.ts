@@ -39,12 +39,13 @@ export function describeInit({ url, repository, created, adoptedFrom }: InitResu
 /** Settings of this shell are no settings of PostgreSQL. Values are not repeated here: they may be secret. */
 function environmentAdvice(entries: Entries): string[] {
   const names = Object.entries(entries)
-    .filter(([name, { source }]) => name !== 'WALT_CONFIG' && name !== 'WALT_NODE' && source.startsWith('environment'))
+    .filter(([name, { source }]) => source === 'environment' && name !== 'WALT_CONFIG' && name !== 'WALT_NODE')
     .map(([name]) => name);
   if (names.length === 0) return [];
+  const file = entries.WALT_CONFIG?.value ?? defaultConfigFile;
   return [
     '',
-    `PostgreSQL does not see this shell's environment. Put into ${defaultConfigFile}, readable by the user it runs as:`,
+    `PostgreSQL does not see this shell's environment. Put into ${file}, readable by the user it runs as:`,
     '',
     ...names.map((name) => (name === 'WALT_REPO' ? `${name}=${entries[name]?.value}` : `${name}=…`)),
   ];

@@ -1,5 +1,5 @@
 /** What `pg_wal/.wal-t/repository` remembers: the repository that this cluster is archived into, so that no other is taken for it (H16). */
-import { mkdir, readFile } from 'node:fs/promises';
+import { chown, mkdir, readFile, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { bytesOf } from '../bytes.ts';
 import { replaceFile, syncFolder } from '../durable-file.ts';
@@ -21,7 +21,10 @@ export async function readKnownRepository(walFolder: string): Promise<string | u
     return (await readFile(path, 'utf8')).trim() || undefined;
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw new HostError(`could not read "${path}": ${systemErrorReason(error)}`, { cause: error });
+    throw new HostError(`could not read "${path}": ${systemErrorReason(error)}`, {
+      hint: `It must belong to the user that PostgreSQL runs as, as "${walFolder}" does.`,
+      cause: error,
+    });
   }
 }
 
@@ -33,9 +36,16 @@ export async function rememberRepository(walFolder: string, repository: string):
       await syncFolder(walFolder);
     }
     await replaceFile(path, bytesOf(Buffer.from(`${repository}\n`)));
+    await giveToServer(path, walFolder);
   } catch (error) {
     throw new HostError(`could not write "${path}": ${systemErrorReason(error)}`, { cause: error });
   }
+}
+
+/** Made by root by hand, it would shut the server's own archive_command out. */
+async function giveToServer(path: string, walFolder: string): Promise<void> {
+  const { uid, gid } = await stat(walFolder);
+  for (const made of [dirname(path), path]) await chown(made, uid, gid).catch(() => undefined);
 }
 
 function knownRepositoryPath(walFolder: string): string {

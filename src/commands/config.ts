@@ -13,6 +13,11 @@ export function describeConfig(entries: Entries): readonly ConfigLine[] {
     const entry = entries[name];
     const value = entry?.value ?? standard ?? '';
     const source = entry?.source ?? (standard === undefined ? 'not set' : 'default');
-    return { name, value: secret === true && value !== '' ? '***' : value, source };
+    return { name, value: secret === true && value !== '' ? '***' : withoutPassword(value), source };
   });
+}
+
+/** `http://user:password@host` → `http://***@host` */
+function withoutPassword(value: string): string {
+  return value.replace(/(:\/\/)[^/@\s]+@/, '$1***@');
 }

@@ -1,7 +1,14 @@
 /** wal-t init: makes the repository, once. No push ever does it by itself, lest it archives into an unmounted folder (H16). */
 
 import { join } from 'node:path';
-import { listClusters, makeRepository, type RepositoryDocument, readRepository } from '../archive/repository.ts';
+import {
+  listClusters,
+  makeRepository,
+  type RepositoryDocument,
+  readCluster,
+  readRepository,
+} from '../archive/repository.ts';
+import { readControlFile } from '../cluster/data-directory.ts';
 import { readKnownRepository, rememberRepository } from '../cluster/known-repository.ts';
 import { ConfigurationError, CorruptError, ObjectNotFound } from '../errors.ts';
 import { createStorage } from '../storage/open.ts';
@@ -28,7 +35,7 @@ export async function init(context: Context, { adopt }: InitArguments): Promise<
   await createStorage(repositoryUrl(context));
   const storage = await storageOf(context);
   const { repository, created } = await initialise(context, storage);
-  const adoptedFrom = adopt ? await adoptCluster(context, repository) : undefined;
+  const adoptedFrom = adopt ? await adoptCluster(context, storage, repository) : undefined;
   return { url: storage.url, repository, created, adoptedFrom };
 }
 
@@ -53,14 +60,40 @@ export async function initialise(
   return { repository: await makeRepository(storage, findings, options), created: true };
 }
 
-async function adoptCluster({ settings }: Context, { repository }: RepositoryDocument): Promise<string | undefined> {
-  if (settings.dataDirectory === undefined) {
+async function adoptCluster(
+  context: Context,
+  storage: Storage,
+  { repository }: RepositoryDocument,
+): Promise<string | undefined> {
+  const { dataDirectory } = context.settings;
+  if (dataDirectory === undefined) {
     throw new ConfigurationError('it is not clear which cluster is to be adopted', {
       hint: 'Set WALT_PGDATA to its data directory.',
     });
   }
-  const walFolder = join(settings.dataDirectory, 'pg_wal');
+  await expectOwnEntry(context, storage, { dataDirectory, repository });
+  const walFolder = join(dataDirectory, 'pg_wal');
   const known = await readKnownRepository(walFolder);
   if (known !== repository) await rememberRepository(walFolder, repository);
   return known;
+}
+
+/** A cluster's folder that was copied in from another repository names that one, and every push would be refused. */
+async function expectOwnEntry(
+  { signal }: Context,
+  storage: Storage,
+  { dataDirectory, repository }: { readonly dataDirectory: string; readonly repository: string },
+): Promise<void> {
+  const control = await readControlFile(dataDirectory);
+  if (control === undefined) return;
+  const { systemIdentifier } = control;
+  const entered = await readCluster(storage, systemIdentifier, { signal }).catch((error: unknown) => {
+    if (error instanceof ObjectNotFound) return undefined;
+    throw error;
+  });
+  if (entered === undefined || entered.repository === repository) return;
+  throw new ConfigurationError(`what ${storage.url} holds of this cluster belongs to another repository`, {
+    detail: `"${systemIdentifier}/cluster.json" names ${entered.repository}, repository.json names ${repository}`,
+    hint: 'Put the repository.json that belongs to it beside it, or choose an empty place for a new archive.',
+  });
 }

@@ -103,7 +103,7 @@ async function prepare(context: Context, name: string, path: string): Promise<Fe
 /** How long it is still worth trying, and a line in the log every 30 s for as long as it is. */
 class Trying {
   readonly #place: Place;
-  readonly #started = Date.now();
+  readonly #started = performance.now(); // a clock that nobody sets
   #remindedAt: number | undefined;
 
   constructor(place: Place) {
@@ -112,8 +112,8 @@ class Trying {
 
   /** After a failure. */
   async leftMs(failure: Error): Promise<number> {
-    const leftMs = (await patienceMs(this.#place)) - (Date.now() - this.#started);
-    const silentMs = Date.now() - (this.#remindedAt ?? Number.NEGATIVE_INFINITY);
+    const leftMs = (await patienceMs(this.#place)) - (performance.now() - this.#started);
+    const silentMs = performance.now() - (this.#remindedAt ?? Number.NEGATIVE_INFINITY);
     if (leftMs > 0 && silentMs >= reminderMs) this.#remind(failure);
     return leftMs;
   }
@@ -125,7 +125,7 @@ class Trying {
   }
 
   #remind({ message }: Error): void {
-    this.#remindedAt = Date.now();
+    this.#remindedAt = performance.now();
     const seconds = Math.round((this.#remindedAt - this.#started) / 1000);
     this.#place.log.info(`${message}; trying again`, { detail: `for ${seconds} s so far` });
   }
@@ -144,7 +144,9 @@ async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
     if (!(error instanceof ObjectNotFound)) throw error;
   }
   await expectCluster(fetch, archive);
-  if (file.kind === 'history') await proveHistoryAbsent(archive, file, fetch);
+  if (file.kind === 'history') {
+    await proveHistoryAbsent(archive, file, { signal: fetch.signal, ownTimeline: control?.timeline });
+  }
   if (file.kind !== 'segment') return 'absent';
   const segmentSizeBytes = control?.segmentSizeBytes;
   const end = await findSegmentEnd(archive, file, { signal: fetch.signal, segmentSizeBytes });

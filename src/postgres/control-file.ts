@@ -8,6 +8,8 @@ const controlFileBytes = 8192;
 export interface ControlFile {
   readonly systemIdentifier: string;
   readonly controlVersion: number;
+  /** The timeline of the last checkpoint; undefined where the layout is not the known one. */
+  readonly timeline: number | undefined;
   /** `wal_segment_size`; undefined where this version's layout is not the known one. */
   readonly segmentSizeBytes: number | undefined;
 }
@@ -15,10 +17,12 @@ export interface ControlFile {
 /** `floatFormat` stands in every layout at the place that all versions from 12 to 18 share, and tells that they still do. */
 const floatFormat = { offset: 208, value: 1234567 } as const;
 const segmentSizeOffset = 228;
+/** `checkPointCopy.ThisTimeLineID` */
+const timelineOffset = 48;
 
 /**
  * System identifier 8, pg_control version 4, …, float format 8, three sizes of 4, segment size 4; undefined when this is no control file.
- * A torn read does no harm here: none of these ever changes in a cluster's life.
+ * A torn read does no harm here: of these only the timeline ever changes, and it stands in the first sector.
  */
 export function parseControlFile(file: Uint8Array): ControlFile | undefined {
   if (file.length !== controlFileBytes) return undefined;
@@ -30,5 +34,6 @@ export function parseControlFile(file: Uint8Array): ControlFile | undefined {
   const known = view.getFloat64(floatFormat.offset, true) === floatFormat.value;
   const sizeBytes = view.getUint32(segmentSizeOffset, true);
   const segmentSizeBytes = known && isSegmentSize(sizeBytes) ? sizeBytes : undefined;
-  return { systemIdentifier: systemIdentifier.toString(), controlVersion, segmentSizeBytes };
+  const timeline = known ? view.getUint32(timelineOffset, true) : undefined;
+  return { systemIdentifier: systemIdentifier.toString(), controlVersion, timeline, segmentSizeBytes };
 }

@@ -3,13 +3,13 @@
  * Knows no keys. Errors are the system's own.
  */
 import { createHash } from 'node:crypto';
-import { link, lstat, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chown, link, lstat, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { Bytes } from '../bytes.ts';
 import { writeNewFile } from '../durable-file.ts';
 import { StorageError, systemErrorCode } from '../errors.ts';
-import { isLeftOver, temporarySuffix } from '../left-overs.ts';
+import { ownerOf, temporarySuffix } from '../left-overs.ts';
 
 /** In the root, so on the same file system as every final name. */
 const temporaryFolder = '.tmp';
@@ -25,16 +25,34 @@ const noHardLinks: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSY
 /** Writes and fsyncs a file in `root`'s temporary folder; what killed processes left there is removed on the way. */
 export async function writeTemporary(root: string, body: Bytes): Promise<string> {
   const folder = join(root, temporaryFolder);
-  await mkdir(folder).catch(ignore('EEXIST'));
-  await removeLeftOvers(folder);
+  await makeFolder(folder, root);
   const temporary = join(folder, ownName());
   try {
     await writeNewFile(temporary, body, 0o640);
+    await giveToOwner(temporary, root);
+    await removeLeftOvers(folder, temporary);
   } catch (error) {
     await removeTemporary(temporary);
     throw error;
   }
   return temporary;
+}
+
+/** Makes a folder, unless it is there, that belongs to the owner of `root`. */
+export async function makeFolder(folder: string, root: string): Promise<void> {
+  try {
+    await mkdir(folder, { mode: 0o750 });
+  } catch (error) {
+    if (systemErrorCode(error) === 'EEXIST') return;
+    throw error;
+  }
+  await giveToOwner(folder, root);
+}
+
+/** What root made by hand would otherwise shut PostgreSQL out of its own repository. Everyone else cannot, and need not. */
+async function giveToOwner(path: string, root: string): Promise<void> {
+  const { uid, gid } = await stat(root);
+  await chown(path, uid, gid).catch(() => undefined);
 }
 
 /** Removes a temporary file, if it can be: the next process removes what stays. */
@@ -63,11 +81,12 @@ export async function nameOnce(temporary: string, path: string): Promise<boolean
 /** The same where there are no hard links: `rename`, while no other process may do the same. */
 async function renameOnce(temporary: string, path: string): Promise<boolean> {
   const folder = dirname(temporary);
+  const now = (await stat(temporary)).mtimeMs; // the file server's clock: this host's may differ
   const lock = join(folder, `${ownName()}~${createHash('sha256').update(path).digest('hex').slice(0, 32)}`);
   try {
     for (let attempt = 1; attempt <= lockAttempts; attempt += 1) {
       if (await exists(path)) return false;
-      if (await takeLock(lock)) {
+      if (await takeLock(lock, now)) {
         if (await exists(path)) return false;
         await rename(temporary, path);
         return true;
@@ -86,23 +105,23 @@ async function renameOnce(temporary: string, path: string): Promise<boolean> {
  * A lock is a file that bears its owner's name, so that ignoring and removing a dead process's lock can never hit a living one's.
  * Whoever has made his own and then sees no other holds it; of several who see each other the first in order stays and tries again.
  */
-async function takeLock(lock: string): Promise<boolean> {
-  if (!(await exists(lock)) && (await otherLocks(lock)).length > 0) return false;
+async function takeLock(lock: string, now: number): Promise<boolean> {
+  if (!(await exists(lock)) && (await otherLocks(lock, now)).length > 0) return false;
   await writeFile(lock, '', { mode: 0o640 });
-  const others = await otherLocks(lock);
+  const others = await otherLocks(lock, now);
   if (others.some((other) => other < basename(lock))) await removeTemporary(lock);
   return others.length === 0;
 }
 
 /** The names of locks on the same object whose owners live, or may live. */
-async function otherLocks(lock: string): Promise<string[]> {
+async function otherLocks(lock: string, now: number): Promise<string[]> {
   const [folder, mine] = [dirname(lock), basename(lock)];
   const object = mine.slice(mine.lastIndexOf('~'));
   const others: string[] = [];
   for (const other of await readdir(folder)) {
     if (other === mine || !other.endsWith(object) || isOurLeftOver(other)) continue;
     const found = await lstat(join(folder, other)).catch(ignore('ENOENT'));
-    if (found !== undefined && Date.now() - found.mtimeMs <= staleLockMs) others.push(other);
+    if (found !== undefined && now - found.mtimeMs <= staleLockMs) others.push(other);
   }
   return others;
 }
@@ -113,15 +132,18 @@ function ownName(): string {
 }
 
 function isOurLeftOver(name: string): boolean {
-  const [host, suffix] = name.split('~');
-  return host === hostname() && suffix !== undefined && isLeftOver(suffix);
+  const [host, suffix = ''] = name.split('~');
+  return host === hostname() && ownerOf(suffix) === 'nobody';
 }
 
-async function removeLeftOvers(folder: string): Promise<void> {
+/** What somebody else put there, under a name that is not of our form, stays. `own` was just written and tells the file server's time. */
+async function removeLeftOvers(folder: string, own: string): Promise<void> {
+  const now = (await lstat(own)).mtimeMs;
   for (const name of await readdir(folder)) {
     const path = join(folder, name);
+    if (path === own || ownerOf(name.split('~')[1] ?? '') === 'unknown') continue;
     const found = await lstat(path).catch(ignore('ENOENT'));
-    const old = found !== undefined && Date.now() - found.mtimeMs > foreignLeftOverMs;
+    const old = found !== undefined && now - found.mtimeMs > foreignLeftOverMs;
     if (old || isOurLeftOver(name)) await removeTemporary(path);
   }
 }

@@ -13,7 +13,7 @@ import {
   WalTError,
 } from '../errors.ts';
 import { unlessAborted } from './deadline.ts';
-import { exists, ignore, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
+import { exists, ignore, makeFolder, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
 import { FilePatience, type FileStorageTimes } from './file-patience.ts';
 import {
   assertKey,
@@ -132,12 +132,11 @@ export class FileStorage implements Storage {
   /** Makes `folder` and those above it, below the root: the root itself is never made. */
   async #makeFolders(folder: string): Promise<void> {
     try {
-      await mkdir(folder, { mode: 0o750 });
+      await makeFolder(folder, this.#root);
     } catch (error) {
-      if (systemErrorCode(error) === 'EEXIST') return;
       if (systemErrorCode(error) !== 'ENOENT' || folder === this.#root) throw error;
       await this.#makeFolders(dirname(folder));
-      await mkdir(folder, { mode: 0o750 }).catch(ignore('EEXIST'));
+      await makeFolder(folder, this.#root);
     }
   }
 

@@ -54,7 +54,23 @@ function folderOf(repository: string): string {
       hint: `A folder has three slashes: WALT_REPO=file:///${url.host}${url.pathname}`,
     });
   }
-  const folder = fileURLToPath(url).replace(/\/+$/, '');
+  if (url.search !== '' || url.hash !== '') {
+    throw new ConfigurationError(`WALT_REPO has a "?" or "#": "${repository}"`, {
+      hint: 'In a URL they are written %3F and %23.',
+    });
+  }
+  const folder = decodePath(url).replace(/\/+$/, '');
   if (folder === '') throw new ConfigurationError('WALT_REPO is the root of the file system');
   return folder;
+}
+
+function decodePath(url: URL): string {
+  try {
+    return fileURLToPath(url);
+  } catch (cause) {
+    throw new ConfigurationError(`WALT_REPO is not the URL of a folder: "${url}"`, {
+      hint: 'In a URL a percent sign is written %25, and a slash stands for itself.',
+      cause,
+    });
+  }
 }

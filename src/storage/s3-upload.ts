@@ -29,6 +29,7 @@ export interface UploadOptions {
 interface Sending {
   uploadId?: string;
   readonly inFlight: Set<Promise<unknown>>;
+  readonly stop: AbortController;
   readonly signal: AbortSignal;
 }
 
@@ -36,12 +37,13 @@ interface Sending {
 export async function uploadParts(client: S3Client, body: Bytes, options: UploadOptions) {
   const { input, attempt, sizeHint } = options;
   const { signal } = options.limits;
-  const stop = new AbortController();
+  const stop = new AbortController(); // of itself lib-storage waits for all parts in flight before it tells of a failure
   const sending: Sending = {
     inFlight: new Set(),
+    stop,
     signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
   };
-  const source = watched(body);
+  const source = watched(body, stop);
   const stream = Readable.from(source.bytes);
   const upload = new Upload({
     client: withRequests(client, options, sending),
@@ -51,9 +53,9 @@ export async function uploadParts(client: S3Client, body: Bytes, options: Upload
     leavePartsOnError: true,
   });
   try {
-    return await (signal === undefined ? upload.done() : unlessAborted(upload.done(), signal));
+    return await unlessAborted(upload.done(), sending.signal);
   } catch (error) {
-    stop.abort(new Error('the upload is taken back'));
+    stop.abort(error);
     await upload.abort();
     stream.destroy();
     await Promise.allSettled(sending.inFlight); // a part that arrives behind the end of its upload would stay
@@ -64,13 +66,14 @@ export async function uploadParts(client: S3Client, body: Bytes, options: Upload
 }
 
 /** An error of the body is its own: it says nothing about the storage. */
-function watched(body: Bytes) {
+function watched(body: Bytes, stop: AbortController) {
   let failure: unknown;
   async function* bytes(): Bytes {
     try {
       yield* body;
     } catch (error) {
       failure = error;
+      stop.abort(error);
       throw error;
     }
   }
@@ -89,7 +92,10 @@ function withRequests(client: S3Client, options: UploadOptions, sending: Sending
     const answer = sendOne(client, command, { ...options, sending });
     sending.inFlight.add(answer);
     const ended = () => sending.inFlight.delete(answer);
-    answer.then(ended, ended);
+    answer.then(ended, (error: unknown) => {
+      ended();
+      sending.stop.abort(error);
+    });
     return answer;
   };
   return Object.create(client, { send: { value: send } }) as S3Client;

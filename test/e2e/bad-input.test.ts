@@ -25,6 +25,7 @@ import { parseWalFileName } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { giveAway } from '../support/account.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
+import { suffixOf } from '../support/left-overs.ts';
 import { seededRandom } from '../support/random.ts';
 import { TestRepository } from '../support/repository.ts';
 import { type Ended, walT } from '../support/run.ts';
@@ -193,14 +194,28 @@ const settingsRows: readonly Row[] = [
     given: (scene) => scene.configure({ WALT_REPO: '' }),
     code: 3,
     error: 'no repository is set',
-    hint: 'Set WALT_REPO=file:///path in /etc/wal-t.env',
+    hint: 'Set WALT_REPO=s3://bucket/prefix or WALT_REPO=file:///path in /etc/wal-t.env',
   },
   {
     name: 'an unknown scheme',
     given: (scene) => scene.configure({ WALT_REPO: 'ftp://host/wal' }),
     code: 3,
     error: 'WALT_REPO has the unknown scheme "ftp:"',
-    hint: 'This version stores into folders: WALT_REPO=file:///absolute/path',
+    hint: 'Use WALT_REPO=s3://bucket/prefix or WALT_REPO=file:///absolute/path.',
+  },
+  {
+    name: 'a URL with a query',
+    given: (scene) => scene.configure({ WALT_REPO: 'file:///srv/wal?x=1' }),
+    code: 3,
+    error: 'WALT_REPO has a "?" or "#": "file:///srv/wal?x=1"',
+    hint: 'In a URL they are written %3F and %23.',
+  },
+  {
+    name: 'a URL with a percent sign that begins nothing',
+    given: (scene) => scene.configure({ WALT_REPO: 'file:///srv/100%/wal' }),
+    code: 3,
+    error: 'WALT_REPO is not the URL of a folder: "file:///srv/100%/wal"',
+    hint: 'In a URL a percent sign is written %25',
   },
   {
     name: 'a path instead of a URL',
@@ -263,7 +278,7 @@ const settingsRows: readonly Row[] = [
     given: (scene) => scene.configure({ WALG_LIBSODIUM_KEY: 'secret' }),
     code: 3,
     error: 'WALG_LIBSODIUM_KEY is set (…/settings.env), but WAL-T does not encrypt with it',
-    hint: 'Nothing is stored in plain by mistake: remove the setting if the archive need not be encrypted.',
+    hint: 'Set WALT_AGE_RECIPIENTS to encrypt, or remove the setting if the archive need not be encrypted.',
   },
   {
     name: 'the system identifier of another cluster in the settings',
@@ -706,8 +721,8 @@ describe('wal-fetch', () => {
         giveAway(scene.wal('RECOVERYXLOG'));
       },
       code: 9,
-      error: 'could not write "…/data/pg_wal/RECOVERYXLOG": is a directory',
-      hint: 'PostgreSQL gives the path as %p',
+      error: '"…/data/pg_wal/RECOVERYXLOG" is not a regular file',
+      hint: 'Nothing was written: a folder, a link or a device is never replaced.',
     },
     {
       name: 'a destination in a folder that is not there',
@@ -777,8 +792,8 @@ it.each(['wal-push', 'wal-fetch'])(
     const scene = new Scene();
     const { pid: dead } = spawnSync('true');
     const left = (pid: number) => [
-      join(scene.repository.root, `.tmp/${hostname()}~${pid}-0badcafe-1`),
-      scene.wal(`RECOVERYXLOG.wal-t-${pid}-0badcafe-1`),
+      join(scene.repository.root, `.tmp/${hostname()}~${suffixOf(pid)}`),
+      scene.wal(`RECOVERYXLOG.wal-t-${suffixOf(pid)}`),
     ];
     for (const path of [...left(dead), ...left(process.pid)]) scene.write(path, 'half of it');
     const isPush = command === 'wal-push';

@@ -29,14 +29,15 @@ it.each(foreign)('takes no file that is %s for one', (_what, change) => {
 });
 
 it.each([
-  ['another layout', (file: Buffer) => file.writeDoubleLE(0, 208)],
-  ['an impossible size', (file: Buffer) => file.writeUInt32LE(12345, 228)],
-])('says no segment size with %s, but still which cluster it is', (_what, change) => {
+  ['another layout', (file: Buffer) => file.writeDoubleLE(0, 208), undefined],
+  ['an impossible size', (file: Buffer) => file.writeUInt32LE(12345, 228), 1],
+] as const)('says no segment size with %s, but still which cluster it is', (_what, change, timeline) => {
   const file = makeControlFile('7312345678901234567');
   change(file);
   expect(parseControlFile(file)).toEqual({
     systemIdentifier: '7312345678901234567',
     controlVersion: 1300,
     segmentSizeBytes: undefined,
+    timeline,
   });
 });

@@ -16,12 +16,13 @@ import {
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { ObjectExists, StorageError } from '../../src/errors.ts';
+import { ObjectExists, ObjectNotFound, StorageError } from '../../src/errors.ts';
 import { FileStorage, makeRoot } from '../../src/storage/file.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { giveAway } from '../support/account.ts';
 import { type Behaviour, FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
+import { suffixOf } from '../support/left-overs.ts';
 import { TestRepository } from '../support/repository.ts';
 import { makeDataDirectory, makeSegment } from '../support/segment.ts';
 import { orFailInCi } from '../support/tools.ts';
@@ -131,12 +132,15 @@ describe('a folder', () => {
     mkdirSync(join(root, '.tmp'));
     const yesterday = Date.now() / 1000 - 25 * 3600;
     const names: [name: string, stays: boolean, modified?: number][] = [
-      [`${hostname()}~${deadProcess()}-0123abcd-1`, false],
-      [`${hostname()}~${process.pid}-0123abcd-1`, false], // an earlier process of the same id
-      [`${hostname()}~${deadProcess()}-0123abcd-1~${'0'.repeat(32)}`, false],
-      [`${hostname()}~${process.ppid}-0123abcd-1`, true],
-      [`other-host~${deadProcess()}-0123abcd-1`, true],
-      [`other-host~${deadProcess()}-0123abcd-2`, false, yesterday],
+      [`${hostname()}~${suffixOf(deadProcess())}`, false],
+      [`${hostname()}~${suffixOf(process.pid)}`, false], // an earlier process of the same id
+      [`${hostname()}~${suffixOf(deadProcess())}~${'0'.repeat(32)}`, false],
+      [`${hostname()}~${suffixOf(process.ppid)}`, true],
+      [`other-host~${suffixOf(deadProcess())}`, true],
+      [`other-host~${suffixOf(deadProcess())}`, false, yesterday],
+      [`${hostname()}~${suffixOf(deadProcess(), '1')}`, true], // of another container: its processes cannot be seen
+      [`${hostname()}~${suffixOf(deadProcess(), '2')}`, false, yesterday],
+      ['thesis.doc', true, yesterday], // nobody knows whose
     ];
     for (const [name, , modified] of names) {
       writeFileSync(join(root, '.tmp', name), 'left over');
@@ -147,18 +151,18 @@ describe('a folder', () => {
   });
 
   it.each([
-    ['a pipe', (path: string) => spawnSync('mkfifo', [path])],
-    ['a folder', (path: string) => mkdirSync(path)],
-    ['a link to an object', (path: string) => symlinkSync('key', path)],
-    ['a link to nothing', (path: string) => symlinkSync('nothing', path)],
-  ])('takes %s under a key neither for an object nor for its absence', async (_, make) => {
+    ['a pipe', (path: string) => spawnSync('mkfifo', [path]), ['a/key', 'a/odd']],
+    ['a folder', (path: string) => mkdirSync(path), ['a/key']],
+    ['a link to an object', (path: string) => symlinkSync('key', path), ['a/key', 'a/odd']],
+    ['a link to nothing', (path: string) => symlinkSync('nothing', path), ['a/key', 'a/odd']],
+  ] as const)('takes %s under a key neither for an object nor for its absence', async (_, make, listed) => {
     const root = temporaryFolder();
     const storage = await filled(root, { idleMs: 5000, requestMs: 5000 });
     make(join(root, 'a/odd'));
     const refused = { constructor: StorageError, message: expect.stringMatching(/"a\/odd" .* is not a regular file$/) };
     await expect(storage.get('a/odd')).rejects.toMatchObject(refused);
     await expect(storage.put('a/odd', Buffer.from('content'), { ifAbsent: true })).rejects.toMatchObject(refused);
-    expect(await keysOf(storage, '')).toEqual(['a/key']);
+    expect(await keysOf(storage, '')).toEqual(listed);
   });
 
   it('names a key that cannot be deleted, and deletes the others', async () => {
@@ -171,7 +175,7 @@ describe('a folder', () => {
     expect(await keysOf(storage, '')).toEqual([]);
   });
 
-  it('lists no hidden files, such as snapshots of the file system, and follows no links', async () => {
+  it('lists no hidden files, such as snapshots of the file system', async () => {
     const root = temporaryFolder();
     const storage = await filled(root);
     for (const folder of ['.snapshot', 'a/.hidden']) {
@@ -179,8 +183,47 @@ describe('a folder', () => {
       writeFileSync(join(root, folder, 'file'), '');
     }
     writeFileSync(join(root, 'a/.nfs0001'), '');
-    symlinkSync('a', join(root, 'linked'));
     expect(await keysOf(storage, '')).toEqual(['a/key']);
+  });
+
+  it('H1: lists what is in a folder that was moved to another disk and linked, as it gives it', async () => {
+    const root = temporaryFolder();
+    const elsewhere = temporaryFolder();
+    const storage = await filled(root);
+    renameSync(join(root, 'a'), join(elsewhere, 'a'));
+    symlinkSync(join(elsewhere, 'a'), join(root, 'a'));
+    expect((await contentOf(storage, 'a/key')).length).toBeGreaterThan(0);
+    expect(await keysOf(storage, '')).toEqual(['a/key']);
+    expect(await keysOf(storage, 'a/k')).toEqual(['a/key']);
+  });
+
+  it('does not follow a link to a folder above for ever', async () => {
+    const root = temporaryFolder();
+    const storage = await filled(root);
+    symlinkSync('..', join(root, 'a/above'));
+    await expect(keysOf(storage, '')).rejects.toBeInstanceOf(StorageError);
+  });
+
+  it('H16: takes nothing into a root that became another folder since it was read', async () => {
+    const [root, other] = [join(temporaryFolder(), 'root'), temporaryFolder()];
+    mkdirSync(root);
+    const storage = await filled(root);
+    await contentOf(storage, 'a/key');
+    const swap = () => {
+      renameSync(root, `${root}.mounted`);
+      renameSync(other, root);
+    };
+    async function* body() {
+      yield pattern(70_000);
+      swap(); // as an unmount would
+      yield pattern(70_000);
+    }
+    await expect(storage.put('a/new', body(), { ifAbsent: true })).rejects.toBeInstanceOf(StorageError);
+    expect(readdirSync(root).filter((name) => name !== '.tmp')).toEqual([]);
+    await expect(storage.put('a/new', pattern(10), { ifAbsent: true })).rejects.toMatchObject({
+      message: expect.stringContaining('another folder'),
+    });
+    await expect(storage.get('a/absent')).rejects.toBeInstanceOf(ObjectNotFound); // nothing is known of this one yet
   });
 });
 
@@ -359,7 +402,7 @@ describe.skipIf(!hasFaultyFs)('a folder on a faulty file system', () => {
   /** The lock that a process of this host would have made. */
   function lockOf(fs: FaultyFs, backing: string, key: string, processId: number): string {
     const object = createHash('sha256').update(join(fs.path, key)).digest('hex').slice(0, 32);
-    return join(backing, '.tmp', `${hostname()}~${processId}-0123abcd-1~${object}`);
+    return join(backing, '.tmp', `${hostname()}~${suffixOf(processId)}~${object}`);
   }
 
   it('H47: gives no name to a file whose fsync failed, and never tries that fsync again', async () => {

@@ -1,7 +1,9 @@
 /** `probeStorage`: what a sound storage is found to do, and that one which loses or invents something is found out. */
 import { randomBytes } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Bytes, bytesOf, collect } from '../../src/bytes.ts';
+import { init } from '../../src/commands/init.ts';
+import { walPush } from '../../src/commands/wal-push.ts';
 import { ObjectNotFound, StorageError } from '../../src/errors.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { probeStorage } from '../../src/storage/probe.ts';
@@ -13,7 +15,13 @@ import type {
   Storage,
   StoredObject,
 } from '../../src/storage/storage.ts';
+import { makeContext } from '../support/context.ts';
 import { temporaryFolder } from '../support/folders.ts';
+import { openProxy } from '../support/proxied.ts';
+import { S3Server } from '../support/s3-server.ts';
+import { openS3Storage } from '../support/s3-storage.ts';
+import { makeDataDirectory, makeSegment } from '../support/segment.ts';
+import { ignoreIfNoneMatch, racyIfNoneMatch, refuseIfNoneMatch } from '../support/store-faults.ts';
 import { keysOf } from './conformance.ts';
 
 /** A real folder behind a storage that can be given one fault. */
@@ -174,4 +182,47 @@ describe('probeStorage', () => {
     const storage = new FileStorage(`${temporaryFolder()}/absent`, { idleMs: 60_000, requestMs: 60_000 });
     await expect(probeStorage(storage)).rejects.toThrow('no such file or directory');
   });
+});
+
+describe('a bucket whose conditional put is', () => {
+  let server: S3Server;
+  beforeAll(async () => {
+    server = await S3Server.start();
+  });
+  afterAll(() => server.stop());
+
+  it.each([
+    ['honoured', [], 'honoured', ['PutObject', 'PutObject']],
+    ['ignored', [ignoreIfNoneMatch], 'ignored', ['GetObject', 'PutObject', 'GetObject', 'GetObject']],
+    ['refused', [refuseIfNoneMatch], 'refused', ['GetObject', 'PutObject', 'GetObject', 'GetObject']],
+    ['racing', [racyIfNoneMatch(300)], 'ignored', ['GetObject', 'PutObject', 'GetObject', 'GetObject']],
+  ] as const)(
+    '%s is found out, and pushes follow from it; a conflict is one in any case',
+    async (name, faults, found, sent) => {
+      const proxy = await openProxy(server.s3);
+      for (const fault of faults) proxy.inject(fault);
+      const storage = await openS3Storage(proxy.s3, { prefix: name });
+      expect(await probeStorage(storage)).toEqual({ conditionalPut: found, delete: 'allowed' });
+      expect(await keysOf(storage, '')).toEqual([]);
+
+      const folder = temporaryFolder();
+      const put = makeDataDirectory(folder);
+      const settings = { WALT_REPO: storage.url, AWS_ENDPOINT_URL_S3: proxy.s3.endpoint };
+      const context = makeContext(settings, { workingDirectory: folder });
+      expect((await init(context, { adopt: false })).repository.storage.conditionalPut).toBe(found);
+      const [first, second] = ['000000010000000000000001', '000000010000000000000002'];
+      const push = (segment: string, seed = '') =>
+        walPush(context, { path: put(segment, makeSegment(segment, { seed })), name: segment });
+      await push(first);
+      proxy.forget();
+      await push(second);
+      const looked = proxy.log.length;
+      await push(second);
+      const kinds = proxy.log.filter(({ key }) => !key.endsWith('.json')).map(({ kind }) => kind);
+      // the second time a look is enough, which the store itself takes where it honours the condition
+      expect(kinds).toEqual(found === 'honoured' ? [...sent, 'GetObject'] : sent);
+      expect(looked).toBe(found === 'honoured' ? 2 : 4);
+      await expect(push(second, 'other')).rejects.toMatchObject({ exitCode: 5 });
+    },
+  );
 });

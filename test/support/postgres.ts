@@ -92,15 +92,19 @@ export class PostgresServer {
   /** A base backup by hand, as the manual tells it: for restores, without pg_wal's content. */
   async backup(): Promise<PostgresServer> {
     const client = await this.connect();
+    let copy: PostgresServer | undefined;
     try {
       await client.query(`select pg_backup_start('test', true)`);
-      const copy = this.copy();
+      copy = this.copy();
       this.#call('find', [join(copy.dataDirectory, 'pg_wal'), '-type', 'f', '-delete']);
       const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop(false)');
       const label = join(copy.dataDirectory, 'backup_label');
       writeFileSync(label, rows[0]?.labelfile ?? '');
       giveAway(label);
       return copy;
+    } catch (error) {
+      await copy?.remove();
+      throw error;
     } finally {
       await client.end();
     }

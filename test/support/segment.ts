@@ -44,6 +44,7 @@ export function makeControlFile(systemIdentifier = testSystemIdentifier, segment
   const content = Buffer.alloc(8192);
   content.writeBigUInt64LE(BigInt(systemIdentifier), 0);
   content.writeUInt32LE(1300, 8);
+  content.writeUInt32LE(1, 48);
   content.writeDoubleLE(1234567, 208);
   content.writeUInt32LE(segmentSizeBytes, 228);
   return content;
