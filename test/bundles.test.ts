@@ -20,7 +20,7 @@ const onDemand = {
 
 const shared = {
   '': 'bytes config durable-file errors left-overs limits log settings',
-  codec: 'age age-keys age-stream keys object zstd',
+  codec: 'age age-keys age-stream header keys object zstd',
 } as const;
 
 const allowed: Readonly<Record<string, Contents>> = {

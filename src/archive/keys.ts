@@ -1,6 +1,6 @@
 /** What is stored under which key. The only place where keys are made. */
 import { strict as assert } from 'node:assert';
-import type { ObjectKind } from '../codec/object.ts';
+import type { ObjectKind } from '../codec/header.ts';
 import { formatHistoryName, formatTimeline, type WalFileName } from '../postgres/wal-file-name.ts';
 
 export const repositoryKey = 'repository.json';

@@ -1,15 +1,8 @@
 /** The WAL of one cluster in the archive: a file goes in once, comes out verified, and is called absent only with proof. */
 import { type Bytes, collect } from '../bytes.ts';
+import { headerRangeBytes, type ObjectHeader, type ObjectIdentity } from '../codec/header.ts';
 import { isSameContent, type Keys } from '../codec/keys.ts';
-import {
-  describeObject,
-  headerRangeBytes,
-  type ObjectHeader,
-  type ObjectIdentity,
-  type OpenedObject,
-  openObject,
-  type SealedObject,
-} from '../codec/object.ts';
+import { describeObject, type OpenedObject, openObject, type SealedObject } from '../codec/object.ts';
 import { ConflictError, CorruptError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
 import { type PartialName, parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
 import type { RequestOptions, Storage, StoredBody } from '../storage/storage.ts';

@@ -7,47 +7,9 @@ import { ByteReader, type Bytes, bytesOf, collect } from '../bytes.ts';
 import { ConfigurationError, CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAge } from './age.ts';
+import { encodeHeader, measuredHeader, type ObjectHeader, type ObjectIdentity, readHeader } from './header.ts';
 import { type Commitment, checkMac, checkStanza, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
 import { compress, decompress } from './zstd.ts';
-
-/** What is written, and the newest that is understood. */
-const formatVersion = 1;
-/** Features that a header may require of its reader and that this reader has. */
-const knownFeatures: readonly string[] = [];
-/** A zstd skippable frame: magic 4, length 4, then the header's JSON. */
-const headerMagic = 0x184d2a57;
-const headerPrefixBytes = 8;
-
-/** A range of this many bytes from the beginning holds every header whole. */
-export const headerRangeBytes = 16 * 1024;
-
-export const objectKinds = ['segment', 'partial', 'backup', 'history'] as const;
-export type ObjectKind = (typeof objectKinds)[number];
-
-/** What an object is: sealed into it, and demanded when it is opened. */
-export interface ObjectIdentity {
-  readonly kind: ObjectKind;
-  /** The object's key below its system identifier. */
-  readonly name: string;
-  /** Decimal; a string because JSON's numbers would round it. */
-  readonly systemIdentifier: string;
-}
-
-export interface ObjectHeader extends ObjectIdentity {
-  readonly format: number;
-  readonly requires?: readonly string[];
-  /** Length of the content. */
-  readonly bytes: number;
-  /** Hexadecimal SHA-256 of the content. */
-  readonly sha256: string;
-  /** Length of the whole plain object, this header included. */
-  readonly stored: number;
-  /** ISO 8601, UTC. For people: nothing is decided by it. */
-  readonly pushedAt: string;
-  readonly host: string;
-  /** Who wrote it had the authentication key: see `macOf`. */
-  readonly mac?: string;
-}
 
 export interface SealOptions extends ObjectIdentity {
   readonly pushedAt: Date;
@@ -231,107 +193,6 @@ function checkLength(sizeBytes: number, promised: number): void {
   if (promised === sizeBytes) return;
   throw new CorruptError(sizeBytes < promised ? 'the object is truncated' : 'bytes follow after the object', {
     detail: `${sizeBytes} bytes are stored, the header promises ${promised}`,
-  });
-}
-
-async function readHeader(reader: ByteReader): Promise<ObjectHeader> {
-  if (await reader.ended()) throw new CorruptError('the object is empty');
-  const prefix = await reader.read(headerPrefixBytes);
-  if (prefix.readUInt32LE(0) !== headerMagic) throw new CorruptError('not an object of WAL-T');
-  const length = prefix.readUInt32LE(4);
-  if (length > limits.headerBytes) throw new CorruptError('the header is longer than a header may be');
-  return decodeHeader(await reader.read(length));
-}
-
-function encodeHeader(header: ObjectHeader): Uint8Array {
-  const json = Buffer.from(JSON.stringify(header));
-  if (json.length > limits.headerBytes) throw new Error(`header of ${json.length} bytes`);
-  const prefix = Buffer.alloc(headerPrefixBytes);
-  prefix.writeUInt32LE(headerMagic, 0);
-  prefix.writeUInt32LE(json.length, 4);
-  return Buffer.concat([prefix, json]);
-}
-
-/** `stored` counts the header that holds it: its own digits settle after a round or two. */
-function measuredHeader(
-  fields: Omit<ObjectHeader, 'format' | 'stored' | 'mac'> & { readonly mac: string | undefined },
-  framesBytes: number,
-): ObjectHeader {
-  const { kind, name, systemIdentifier, bytes, sha256, pushedAt, host, mac } = fields;
-  const authenticated = mac === undefined ? {} : { mac };
-  let stored = framesBytes;
-  for (;;) {
-    const header = {
-      format: formatVersion,
-      kind,
-      name,
-      systemIdentifier,
-      bytes,
-      sha256,
-      stored,
-      pushedAt,
-      host,
-      ...authenticated,
-    };
-    const actual = encodeHeader(header).length + framesBytes;
-    if (actual === stored) return header;
-    stored = actual;
-  }
-}
-
-function decodeHeader(bytes: Buffer): ObjectHeader {
-  const header = parseCanonical(bytes);
-  const { format, requires } = header;
-  if (typeof format === 'number' && format > formatVersion) throw newer(`format ${format}`);
-  const unknown = Array.isArray(requires) ? requires.find((feature) => !knownFeatures.includes(feature)) : undefined;
-  if (unknown !== undefined) throw newer(`feature "${unknown}"`);
-  if (!isHeader(header)) throw new CorruptError('the header lacks what it must say');
-  const isText = header.kind === 'history' || header.kind === 'backup';
-  if (header.bytes > (isText ? limits.smallFileBytes : limits.segmentBytes)) {
-    throw new CorruptError(`the header says more content than a ${header.kind} can have`, {
-      detail: `${header.bytes} bytes`,
-    });
-  }
-  return header;
-}
-
-/** JSON that is byte for byte its own re-serialisation: one header has one form, and nothing can be hidden in it. */
-function parseCanonical(bytes: Buffer): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(bytes.toString('utf8'));
-  } catch (cause) {
-    throw new CorruptError('the header is not JSON', { cause });
-  }
-  if (typeof value !== 'object' || value === null || !Buffer.from(JSON.stringify(value)).equals(bytes)) {
-    throw new CorruptError('the header is not canonical JSON');
-  }
-  return value as Record<string, unknown>;
-}
-
-function isHeader(header: object): header is ObjectHeader {
-  const fields = header as Partial<Record<keyof ObjectHeader, unknown>>;
-  const isText = (value: unknown) => typeof value === 'string';
-  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
-  return (
-    fields.format === formatVersion &&
-    (fields.requires === undefined || Array.isArray(fields.requires)) &&
-    isText(fields.kind) &&
-    isText(fields.name) &&
-    isText(fields.systemIdentifier) &&
-    isCount(fields.bytes) &&
-    typeof fields.sha256 === 'string' &&
-    /^[0-9a-f]{64}$/.test(fields.sha256) &&
-    isCount(fields.stored) &&
-    isText(fields.pushedAt) &&
-    isText(fields.host) &&
-    (fields.mac === undefined || isText(fields.mac))
-  );
-}
-
-function newer(what: string): CorruptError {
-  return new CorruptError(`the object needs a newer WAL-T: ${what}`, {
-    hint: 'Install at least the version of WAL-T that wrote it.',
   });
 }
 

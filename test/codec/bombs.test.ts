@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto';
 import { expect, it } from 'vitest';
 import { ByteReader, bytesOf } from '../../src/bytes.ts';
+import type { ObjectIdentity } from '../../src/codec/header.ts';
 import { noKeys } from '../../src/codec/keys.ts';
-import { type ObjectIdentity, openObject } from '../../src/codec/object.ts';
+import { openObject } from '../../src/codec/object.ts';
 import { decompress, encodeFrame } from '../../src/codec/zstd.ts';
 import { CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';

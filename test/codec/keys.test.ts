@@ -8,6 +8,7 @@ import { readAgeHeader, sealAge } from '../../src/codec/age.ts';
 import { type Stanza, unwrapFileKey } from '../../src/codec/age-keys.ts';
 import { sealStream } from '../../src/codec/age-stream.ts';
 import { formatRecipient, generateIdentity, parseIdentity, parseRecipient } from '../../src/codec/age-text.ts';
+import { headerRangeBytes, type ObjectIdentity } from '../../src/codec/header.ts';
 import {
   type Authenticated,
   contentStanza,
@@ -16,7 +17,7 @@ import {
   noKeys,
   readContentStanza,
 } from '../../src/codec/keys.ts';
-import { describeObject, headerRangeBytes, type ObjectIdentity, openObject } from '../../src/codec/object.ts';
+import { describeObject, openObject } from '../../src/codec/object.ts';
 import { encodeFrame } from '../../src/codec/zstd.ts';
 import { ConfigurationError, CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';

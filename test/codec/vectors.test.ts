@@ -7,8 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { bytesOf } from '../../src/bytes.ts';
 import { parseIdentity } from '../../src/codec/age-text.ts';
+import type { ObjectIdentity } from '../../src/codec/header.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
-import { describeObject, type ObjectIdentity, openObject, sealObject } from '../../src/codec/object.ts';
+import { describeObject, openObject, sealObject } from '../../src/codec/object.ts';
 import { bytesOfSealed, join } from '../support/objects.ts';
 import { hasTool } from '../support/tools.ts';
 

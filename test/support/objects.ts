@@ -1,8 +1,9 @@
 /** Objects made by hand, sound and otherwise, for tests. */
 import { createHash } from 'node:crypto';
 import { type Bytes, bytesOf } from '../../src/bytes.ts';
+import type { ObjectIdentity } from '../../src/codec/header.ts';
 import { noKeys } from '../../src/codec/keys.ts';
-import { type ObjectIdentity, type SealedObject, type SealOptions, sealObject } from '../../src/codec/object.ts';
+import { type SealedObject, type SealOptions, sealObject } from '../../src/codec/object.ts';
 
 export const identity: ObjectIdentity = {
   kind: 'segment',
