@@ -14,8 +14,14 @@
 launch() {
   # the folder may be a link, too, and Node.js takes ".." off a path before it follows links
   if [ -h "$home" ]; then home=$(CDPATH='' cd -P -- "$home" && pwd -P); fi
-  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-node}
+  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-node} young=''
   shift
+  if [ "$name" = wal-t ]; then
+    export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" # zstd's threads: asked for when Node.js starts
+    young=--max-semi-space-size=4 # MiB: many small files make much garbage, and each thread would let it grow to the fourfold
+    # of many threads glibc keeps what they have freed, each for itself, and ever larger pieces of it: some 60 MiB more for two workers
+    export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}" MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-131072}"
+  fi
   [ -s "$bundle" ] || refuse "\"$bundle\" is missing" \
     'The installation is incomplete: unpack the package again, or run "npm ci" in its folder.'
   if [ -x "$home/../node/bin/node" ]; then node=$home/../node/bin/node; fi
@@ -28,8 +34,10 @@ launch() {
   trap 'stop INT' INT
   { true 3<&0; } 2>/dev/null || exec </dev/null # a closed one cannot be passed on
   exec 3<&0
-  # in the background, since a shell that waits for a foreground child hears no signal
-  WALT_LAUNCHER=$$ "$node" "$bundle" "$@" <&3 3<&- &
+  # In the background, since a shell that waits for a foreground child hears no signal. For a moment the child is a copy of this
+  # shell, and a signal that it catches as such is lost. A new shell cannot catch any: it says so to `stop`, else to nobody.
+  trap '' USR1
+  WALT_LAUNCHER=$$ /bin/sh -c 'kill -s USR1 "$WALT_LAUNCHER" 2>/dev/null; exec "$@"' "$name" "$node" ${young:+"$young"} "$bundle" "$@" <&3 3<&- &
   child=$!
   [ -z "$stopped" ] || stop "$stopped"
   wait "$child" 2>/dev/null # some shells say themselves by what signal it died
@@ -67,8 +75,10 @@ stop() {
   stopped=$1
   [ -n "$child" ] || return 0
   trap '' TERM INT
+  trap 'kill -s TERM "$child" 2>/dev/null' USR1
   kill -s TERM "$child" 2>/dev/null # a child that is only being started still ignores INT
   wait "$child" 2>/dev/null # the shell would note "Terminated" in the log
+  wait "$child" 2>/dev/null # USR1 comes at most once, and ends the first
   trap - "$1" EXIT
   kill -s "$1" $$
   exit "$failed"

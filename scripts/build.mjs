@@ -34,7 +34,8 @@ async function bundle(name) {
     format: 'esm',
     target: `node${major}.${minor}`,
     banner: { js: banner },
-    external: ['@mongodb-js/zstd/bindings.js'],
+    // native, or tried by `pg` and done without
+    external: ['@mongodb-js/zstd/bindings.js', '@node-rs/crc32', 'pg-native'],
     // an uncaught error prints the line it stands in, into PostgreSQL's log
     minify: true,
     keepNames: true,

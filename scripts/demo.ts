@@ -1,5 +1,5 @@
 /** A disaster and its undoing, in a minute: real PostgreSQL servers, a repository in a folder, everything removed at the end. */
-import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder, removeFolder } from '../test/support/folders.ts';
 import { prepareInstallation } from '../test/support/installation.ts';
@@ -33,37 +33,42 @@ async function demo(): Promise<void> {
   undo.push(() => primary.remove());
   await primary.start();
   await primary.query('create table ledger (id bigserial primary key, at timestamptz default now(), note text)');
-  await primary.query("insert into ledger (note) values ('before the copy')");
+  await primary.query("insert into ledger (note) values ('before the backup')");
   say('1 row is in the table "ledger"');
 
-  step('A copy of its data directory is taken while it runs');
-  const copy = await primary.backup();
-  undo.push(() => copy.remove());
-  say('copied, with pg_backup_start and pg_backup_stop around it');
+  step('A base backup is taken while it runs');
+  say('$ basebackup-push $PGDATA');
+  say(await run('basebackup-push', [primary.dataDirectory], config));
 
-  step('More is written after the copy');
+  step('More is written after the backup');
   await primary.query('insert into ledger (note) select md5(n::text) from generate_series(1, 200000) n');
   await primary.query("insert into ledger (note) values ('the last committed row')");
   const expected = await lastRow(primary);
-  const segment = await primary.switchWal();
-  await primary.waitUntilArchived(segment);
+  const before = await primary.value('select clock_timestamp()::text');
   say(`last row: ${expected}`);
+  say(`the time: ${before}`);
+
+  step('Disaster: somebody drops the table');
+  await primary.query('drop table ledger');
+  await primary.waitUntilArchived(await primary.switchWal());
   say(`archived: ${archived(repository)}`);
 
-  step('Disaster: the server is killed and its data directory deleted');
-  await primary.stop('SIGKILL');
-  await primary.remove();
-  say(`${primary.dataDirectory} ${existsSync(primary.dataDirectory) ? 'is still there' : 'is gone'}`);
+  step('What can be restored?');
+  say(`$ wal-t windows --at '${before}'`);
+  say(await run('wal-t', ['windows', '--at', before], config));
 
-  step('Recovery: the copy fetches the WAL through wal-fetch');
-  copy.signal('recovery.signal');
+  step('A copy beside the server, as it was a moment before');
+  const copy = primary.elsewhere();
+  undo.push(() => copy.remove());
+  say(`$ wal-t restore ${copy.dataDirectory} --target-time '${before}'`);
+  say(await run('wal-t', ['restore', copy.dataDirectory, '--target-time', before], config));
   await copy.open();
   const restored = copy.log.split('\n').filter((line) => line.includes('restored log file'));
   say(`${restored.length} segments came out of the archive, verified byte for byte`);
   const found = await lastRow(copy);
   say(`last row: ${found}`);
   if (found !== expected) throw new Error('the last committed row is not there');
-  say('\nThe last committed row is there. Nothing was lost.');
+  say('\nThe table is back, with its last committed row. Nothing was lost.');
 }
 
 async function lastRow(server: PostgresServer): Promise<string> {
@@ -72,7 +77,8 @@ async function lastRow(server: PostgresServer): Promise<string> {
 }
 
 async function run(name: string, words: readonly string[], config: string): Promise<string> {
-  const { code, stdout, stderr } = await walT(name, words, { env: { WALT_CONFIG: config } });
+  const env = { WALT_CONFIG: config, PGUSER: 'postgres' };
+  const { code, stdout, stderr } = await walT(name, words, { env });
   if (code !== 0) throw new Error(stderr);
   return stdout.trimEnd();
 }

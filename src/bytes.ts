@@ -89,10 +89,33 @@ export class ByteReader {
 
   /** The next `sizeBytes` bytes, fewer only at the end, which stay to be read. */
   async peek(sizeBytes: number): Promise<Buffer> {
+    if (this.#rest.length >= sizeBytes) {
+      return Buffer.from(this.#rest.buffer, this.#rest.byteOffset, sizeBytes);
+    }
     const ahead = await this.readUpTo(sizeBytes);
     this.#rest = Buffer.concat([ahead, this.#rest]);
     this.#offset -= ahead.length;
     return ahead;
+  }
+
+  /**
+   * What stands before the next byte `end`, which is taken as well; undefined when the stream ends before one.
+   * @throws CorruptError when none comes within `limitBytes`.
+   */
+  async readUntil(end: number, limitBytes: number): Promise<Buffer | undefined> {
+    const pieces: Uint8Array[] = [];
+    let sizeBytes = 0;
+    while (!(await this.ended())) {
+      const index = this.#rest.indexOf(end);
+      const piece = await this.read(index === -1 ? this.#rest.length : index);
+      sizeBytes += piece.length;
+      if (sizeBytes > limitBytes) throw new CorruptError(`more than the ${limitBytes} bytes that may be here`);
+      pieces.push(piece);
+      if (index === -1) continue;
+      await this.read(1);
+      return pieces.length === 1 ? piece : Buffer.concat(pieces);
+    }
+    return undefined;
   }
 
   /** Is there nothing left? */

@@ -15,6 +15,8 @@ export interface Settings {
   readonly encryption: EncryptionSettings;
   readonly s3: S3Settings;
   readonly connections: number;
+  /** Threads; undefined: as the command thinks best. */
+  readonly workers: number | undefined;
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
   readonly times: Readonly<Record<keyof typeof defaultTimes, number>>;
@@ -24,6 +26,7 @@ export interface Settings {
 export interface EncryptionSettings {
   readonly recipients: string | undefined;
   readonly recipientsFile: string | undefined;
+  readonly manifestRecipients: string | undefined;
   readonly identity: string | undefined;
   readonly identityFiles: string | undefined;
   readonly authKeyFile: string | undefined;
@@ -114,6 +117,7 @@ export function readSettings(entries: Entries): Settings {
     encryption: {
       recipients: get('WALT_AGE_RECIPIENTS'),
       recipientsFile: get('WALT_AGE_RECIPIENTS_FILE'),
+      manifestRecipients: get('WALT_AGE_MANIFEST_RECIPIENTS'),
       identity: get('WALT_AGE_IDENTITY'),
       identityFiles: get('WALT_AGE_IDENTITY_FILE'),
       authKeyFile: get('WALT_AUTH_KEY_FILE'),
@@ -129,6 +133,7 @@ export function readSettings(entries: Entries): Settings {
       proxy: get('WALT_S3_PROXY'),
     },
     connections: get('WALT_CONNECTIONS'),
+    workers: get('WALT_WORKERS'),
     logLevel: get('WALT_LOG_LEVEL'),
     logFormat: get('WALT_LOG_FORMAT'),
     times: {
@@ -139,6 +144,7 @@ export function readSettings(entries: Entries): Settings {
       walFetchRecoveryMs: get('WALT_WAL_FETCH_TIMEOUT'),
       walFetchStandbyMs: get('WALT_WAL_FETCH_STANDBY_TIMEOUT'),
       walFetchPromoteMs: get('WALT_WAL_FETCH_PROMOTE_TIMEOUT'),
+      backupWalMs: get('WALT_BACKUP_WAL_TIMEOUT'),
     },
   };
 }

@@ -1,6 +1,6 @@
 /** Files that survive a power failure: written beside, fsynced, renamed, and their folder fsynced. Errors are the system's own. */
 import type { FileHandle } from 'node:fs/promises';
-import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Bytes } from './bytes.ts';
 import { HostError, systemErrorCode } from './errors.ts';
@@ -13,7 +13,7 @@ const elsewhereLeftOverMs = 60 * 60 * 1000;
  * Makes what a folder says about its entries durable.
  * EINVAL is tolerated: some network and FUSE file systems have no fsync for folders and need none.
  */
-export async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string | Buffer): Promise<void> {
   const handle = await open(folder, 'r');
   try {
     await handle.sync();
@@ -22,6 +22,17 @@ export async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close();
   }
+}
+
+/** Makes a folder and those above it that are missing, each durable in its parent. */
+export async function makeFolders(folder: string | Buffer, mode: number): Promise<void> {
+  const path = (one: string): string | Buffer => (typeof folder === 'string' ? one : Buffer.from(one, 'latin1'));
+  const text = typeof folder === 'string' ? folder : folder.toString('latin1');
+  const made = await mkdir(folder, { recursive: true, mode });
+  if (made === undefined) return;
+  // where bytes are no text, the system's answer does not tell how many were made: all of them are made durable
+  const first = typeof folder === 'string' ? dirname(made) : '/';
+  for (let one = text; one !== first && one !== dirname(one); one = dirname(one)) await syncFolder(path(dirname(one)));
 }
 
 /** Writes all of `body` to a file that must not exist yet, and fsyncs it. A failed fsync is never tried a second time. */

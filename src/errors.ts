@@ -102,6 +102,9 @@ export class CorruptError extends WalTError {
   readonly exitCode = exitCodes.corrupt;
 }
 
+/** No identity of this host opens it: it may be sound. Use the right one. */
+export class WrongKeyError extends CorruptError {}
+
 /** Something is missing in the middle of the archive: find it, or decide to end before it. */
 export class HoleError extends CorruptError {
   override get mayPass(): boolean {
@@ -109,9 +112,24 @@ export class HoleError extends CorruptError {
   }
 }
 
+/** What was to be proved could not be: a backup is not confirmed, or not restorable. */
+export class CheckError extends WalTError {
+  readonly exitCode = exitCodes.check;
+}
+
 /** A file of this host cannot be read or written: look after this host's disk and permissions. */
 export class HostError extends WalTError {
   readonly exitCode = exitCodes.host;
+}
+
+/** PostgreSQL refused or went away: look at its log. */
+export class PostgresError extends WalTError {
+  readonly exitCode = exitCodes.postgresql;
+}
+
+/** What was asked for by its name is not there: choose another. */
+export class NotFoundError extends WalTError {
+  readonly exitCode = exitCodes.notFound;
 }
 
 /** No object has this key. Not a failure by itself: absence is an answer. */

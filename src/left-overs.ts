@@ -5,18 +5,21 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { pid, kill as sendSignal } from 'node:process';
+import { getEnvironmentData, setEnvironmentData, threadId } from 'node:worker_threads';
 import { systemErrorCode } from './errors.ts';
 
 /** Tells this process from an earlier one that had the same process id, which containers do all the time. */
-const token = randomBytes(4).toString('hex');
+const token = processToken();
 /** Process ids count within a namespace: two containers of one host, or of one host's name, have the same ids for others. */
 const namespace = pidNamespace();
 let count = 0;
+/** Each thread of the process counts by itself. */
+const countsOfThread = 1_000_000_000;
 
 /** A new name for a temporary file of this process: `<process id>-<namespace>-<random>-<count>`. */
 export function temporarySuffix(): string {
   count += 1;
-  return `${pid}-${namespace}-${token}-${count}`;
+  return `${pid}-${namespace}-${token}-${threadId * countsOfThread + count}`;
 }
 
 /** Whose is the file with this suffix? `nobody`: its process is gone. `elsewhere`: that cannot be seen from here. `unknown`: not ours at all. */
@@ -27,6 +30,15 @@ export function ownerOf(suffix: string): 'somebody' | 'nobody' | 'elsewhere' | '
   if (ownerNamespace !== namespace) return 'elsewhere';
   if (owner === String(pid)) return ownerToken === token ? 'somebody' : 'nobody';
   return isAlive(Number(owner)) ? 'somebody' : 'nobody';
+}
+
+/** One for all threads: a worker must not take its own process for dead. */
+function processToken(): string {
+  const known = getEnvironmentData('wal-t/process');
+  if (typeof known === 'string') return known;
+  const made = randomBytes(4).toString('hex');
+  setEnvironmentData('wal-t/process', made);
+  return made;
 }
 
 function pidNamespace(): string {

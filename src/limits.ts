@@ -23,16 +23,32 @@ export const limits = {
   documentBytes: 64 * kibibyte,
   /** History files and backup labels; PostgreSQL writes less than one kilobyte. */
   smallFileBytes: mebibyte,
+  /** A backup's manifest: a few kilobytes, and what people annotate. */
+  manifestBytes: 4 * mebibyte,
+  /** What a deletion is about to remove, as ranges. */
+  planBytes: 16 * mebibyte,
   /** `wal_segment_size`, at most. */
   segmentBytes: 1024 * mebibyte,
   /** A compressed segment up to this size is held in memory; a larger one is compressed a second time while it is sent. */
   heldBytes: 64 * mebibyte,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
+  /** A part of a backup closes after so much raw content, or so many files: a worker's task. */
+  partRawBytes: 256 * mebibyte,
+  partFiles: 2048,
+  /** One line of a backup's list of files: a path, and where its content stands. */
+  lineBytes: 64 * kibibyte,
+  /** A part is read in windows of this size, so many at the same time. */
+  windowBytes: 4 * mebibyte,
+  windowsInFlight: 2,
+  /** Files that are fsynced at the same time. */
+  syncsInFlight: 16,
+  /** Pages with a wrong checksum that are named; more are only counted. */
+  badPagesNamed: 1000,
   /** One ranged read: some gateways close a long response behind a slow reader. */
   rangeBytes: 16 * mebibyte,
   /** One part of an upload, and how many of them one object may have: the strictest store allows a thousand. */
-  partBytes: 16 * mebibyte,
+  partBytes: 8 * mebibyte,
   partsOfUpload: 1000,
   partsInFlight: 2,
   /** How often one request is sent again. */
@@ -52,7 +68,18 @@ export const defaultTimes = {
   walFetchRecoveryMs: 5 * minute,
   walFetchStandbyMs: 15 * second,
   walFetchPromoteMs: 30 * second,
+  backupWalMs: 10 * minute,
 } as const;
+
+/** How often a backup gives a sign of life, and after what silence it is taken for dead. */
+export const leaseRenewalMs = 5 * minute;
+export const leaseExpiryMs = 30 * minute;
+
+/** A deletion of another host that gave no sign for so long is dead: by the storage's clock. */
+export const planExpiryMs = 60 * minute;
+
+/** An upload that was begun so long ago, and is not of a running backup, was broken off. */
+export const uploadExpiryMs = 24 * 60 * minute;
 
 /** How often a command that waits says so. */
 export const reminderMs = 30 * second;

@@ -38,6 +38,9 @@ export const settingsTable: readonly Setting[] = [
   row('WALT_COMPRESSION_LEVEL', 'zstd level, 1 to 19', { default: '3', check: wholeNumber(1, 19) }),
   row('WALT_AGE_RECIPIENTS', 'encrypt to these `age1…` keys, separated by spaces or commas', { secret: true }),
   row('WALT_AGE_RECIPIENTS_FILE', 'the same from a file, one a line'),
+  row('WALT_AGE_MANIFEST_RECIPIENTS', 'further keys that may read manifests and lists of files, not data', {
+    secret: true,
+  }),
   row('WALT_AGE_IDENTITY_FILE', 'what decrypts: files of `AGE-SECRET-KEY-1…` lines, separated by commas'),
   row('WALT_AGE_IDENTITY', 'the same in the setting itself', { secret: true }),
   row('WALT_AUTH_KEY_FILE', 'a key that proves who wrote: `wal-t keygen --auth`'),
@@ -61,6 +64,9 @@ export const settingsTable: readonly Setting[] = [
   row('WALT_S3_SSE', 'server-side encryption: `AES256` or `aws:kms`'),
   row('WALT_S3_SSE_KMS_KEY_ID', 'its key'),
   row('WALT_CONNECTIONS', 'connections to the storage at the same time', { default: '16', check: wholeNumber(1, 256) }),
+  row('WALT_WORKERS', 'threads that a backup or a restore uses; by default as many as the processors allow', {
+    check: wholeNumber(1, 64),
+  }),
   row('WALT_LOG_LEVEL', '`error`, `warning`, `info` or `debug`', { default: 'info', check: oneOf(...logLevels) }),
   row('WALT_LOG_FORMAT', '`text` or `json`', { default: 'text', check: oneOf('text', 'json') }),
   timeRow('WALT_CONNECT_TIMEOUT', 'the longest wait for a connection', 'connectMs'),
@@ -70,6 +76,7 @@ export const settingsTable: readonly Setting[] = [
   timeRow('WALT_WAL_FETCH_TIMEOUT', 'how long `wal-fetch` keeps trying in archive recovery', 'walFetchRecoveryMs'),
   timeRow('WALT_WAL_FETCH_STANDBY_TIMEOUT', 'the same under `standby.signal` and by hand', 'walFetchStandbyMs'),
   timeRow('WALT_WAL_FETCH_PROMOTE_TIMEOUT', 'the same while a standby is being promoted', 'walFetchPromoteMs'),
+  timeRow('WALT_BACKUP_WAL_TIMEOUT', 'how long a base backup waits for its WAL in the archive', 'backupWalMs'),
   row('WALT_NODE', 'the Node.js to run with, where the package has none and `PATH` has another'),
 ];
 

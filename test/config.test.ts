@@ -31,6 +31,7 @@ function refusal(environment: Environment, text?: string): { message: string; hi
 const noEncryption: Settings['encryption'] = {
   recipients: undefined,
   recipientsFile: undefined,
+  manifestRecipients: undefined,
   identity: undefined,
   identityFiles: undefined,
   authKeyFile: undefined,
@@ -56,6 +57,7 @@ it('has a default for everything that has one', () => {
     encryption: noEncryption,
     s3: noS3,
     connections: 16,
+    workers: undefined,
     logFormat: 'text',
     logLevel: 'info',
     times: defaultTimes,
@@ -77,9 +79,11 @@ const read: readonly (readonly [name: string, value: string, Partial<Settings>])
   ['WALT_WAL_FETCH_TIMEOUT', '5 min', { times: { ...defaultTimes, walFetchRecoveryMs: 300_000 } }],
   ['WALT_WAL_FETCH_STANDBY_TIMEOUT', '596h', { times: { ...defaultTimes, walFetchStandbyMs: 2_145_600_000 } }],
   ['WALT_WAL_FETCH_PROMOTE_TIMEOUT', '1ms', { times: { ...defaultTimes, walFetchPromoteMs: 1 } }],
+  ['WALT_BACKUP_WAL_TIMEOUT', '30min', { times: { ...defaultTimes, backupWalMs: 1_800_000 } }],
   ['WALT_CONNECT_TIMEOUT', '2s', { times: { ...defaultTimes, connectMs: 2000 } }],
   ['WALT_AGE_RECIPIENTS', 'age1x, age1y', { encryption: { ...noEncryption, recipients: 'age1x, age1y' } }],
   ['WALT_AGE_RECIPIENTS_FILE', '/r', { encryption: { ...noEncryption, recipientsFile: '/r' } }],
+  ['WALT_AGE_MANIFEST_RECIPIENTS', 'age1z', { encryption: { ...noEncryption, manifestRecipients: 'age1z' } }],
   ['WALT_AGE_IDENTITY', 'AGE-SECRET-KEY-1', { encryption: { ...noEncryption, identity: 'AGE-SECRET-KEY-1' } }],
   ['WALT_AGE_IDENTITY_FILE', '/i', { encryption: { ...noEncryption, identityFiles: '/i' } }],
   ['WALT_AUTH_KEY_FILE', '/a', { encryption: { ...noEncryption, authKeyFile: '/a' } }],
@@ -92,6 +96,8 @@ const read: readonly (readonly [name: string, value: string, Partial<Settings>])
   ['WALT_S3_SSE', 'aws:kms', { s3: { ...noS3, serverSideEncryption: 'aws:kms' } }],
   ['WALT_S3_SSE_KMS_KEY_ID', 'k', { s3: { ...noS3, kmsKeyId: 'k' } }],
   ['WALT_CONNECTIONS', '4', { connections: 4 }],
+  ['WALT_WORKERS', '1', { workers: 1 }],
+  ['WALT_WORKERS', '64', { workers: 64 }],
 ];
 
 it.each(read)('reads %s=%s from the environment and from a file', (name, value, expected) => {
@@ -137,6 +143,7 @@ it.each([
     '9999999999s',
     '30s ',
   ].map((value) => ['WALT_WAL_FETCH_TIMEOUT', value, aTime]),
+  ...['0', '65', '1.5', 'all'].map((value) => ['WALT_WORKERS', value, 'It must be a whole number from 1 to 64.']),
   ['WALT_INIT', 'yes', 'It must be manual or auto.'],
   ['WALT_INIT', 'AUTO', 'It must be manual or auto.'],
   ['WALT_LOG_LEVEL', 'verbose', 'It must be error or warning or info or debug.'],
@@ -267,13 +274,16 @@ it('never shows a secret: not in `wal-t config`, not in a refusal', () => {
   });
 });
 
-it.each(['WALT_AGE_RECIPIENTS', 'WALT_AGE_RECIPIENTS_FILE', 'WALT_AGE_IDENTITY_FILE', 'WALT_AUTH_KEY_FILE'])(
-  'refuses an empty %s: a command that failed must not turn encryption off',
-  (name) => {
-    expect(refusal({ [name]: '' }).message).toBe(`${name} is empty (environment)`);
-    expect(refusal({}, `${name}=\n`).message).toBe(`${name} is empty (${path})`);
-  },
-);
+it.each([
+  'WALT_AGE_RECIPIENTS',
+  'WALT_AGE_RECIPIENTS_FILE',
+  'WALT_AGE_MANIFEST_RECIPIENTS',
+  'WALT_AGE_IDENTITY_FILE',
+  'WALT_AUTH_KEY_FILE',
+])('refuses an empty %s: a command that failed must not turn encryption off', (name) => {
+  expect(refusal({ [name]: '' }).message).toBe(`${name} is empty (environment)`);
+  expect(refusal({}, `${name}=\n`).message).toBe(`${name} is empty (${path})`);
+});
 
 it.each(['WALT_CONFIG', 'WALT_NODE'])('refuses %s in a settings file, where it would do nothing', (name) => {
   expect(refusal({}, `${name}=/x`).message).toBe(`${name} has no effect in a settings file (${path})`);

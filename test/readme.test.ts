@@ -16,7 +16,7 @@ it('shows every setting and exit code in its tables', () => {
 it('has no command block that does not work in an empty folder', async () => {
   const { code, stdout, stderr } = await run(join(checkout, 'scripts/readme-check'), [], { asRoot: true });
   expect(code, stderr).toBe(0);
-  expect(stdout).toContain('The last committed row is there.');
+  expect(stdout).toContain('The table is back, with its last committed row.');
 });
 
 it('installs without development packages over a built tree', () => {

@@ -1,17 +1,38 @@
-/** npm run bench -- <scenario> [--runs N] [--json FILE] [--endpoint URL --bucket NAME --region R]: whole processes beside their limits and peers, in one run on this machine. */
+/**
+ * npm run bench -- push|backup [--runs N] [--json FILE] [--endpoint URL --bucket NAME --region R]: whole processes beside their limits and
+ * peers, in one run on this machine. `backup` besides: [--size 10GB] [--files N] small files, [--s3] with the test server where no endpoint is given.
+ */
 import { writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { prepareInstallation } from '../../test/support/installation.ts';
+import { benchBackup } from './backup.ts';
 import { benchPush } from './push.ts';
 
-const scenarios = { push: benchPush };
+interface Given {
+  readonly runs: number;
+  readonly s3: ReturnType<typeof givenEndpoint>;
+}
+
+const scenarios = {
+  push: benchPush,
+  backup: ({ runs, s3 }: Given) =>
+    benchBackup({
+      runs,
+      s3: s3 ?? (values.s3 ? 'test server' : undefined),
+      bytes: parseSize(values.size),
+      files: Number(values.files),
+    }),
+};
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: 'string', default: '7' },
     json: { type: 'string' },
+    size: { type: 'string', default: '1GB' },
+    files: { type: 'string', default: '0' },
+    s3: { type: 'boolean', default: false },
     endpoint: { type: 'string' },
     bucket: { type: 'string', default: 'wal-t-bench' },
     region: { type: 'string', default: 'us-east-1' },
@@ -28,12 +49,19 @@ const undo = prepareInstallation();
 try {
   const [cpu] = cpus();
   const machine = `${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node.js ${process.versions.node}`;
-  const { text, results } = await scenario({ runs, s3: givenEndpoint() });
+  const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
   process.stdout.write(`${machine}; ${runs} runs each, alternating\n\n${text}\n`);
   if (values.json !== undefined)
-    writeFileSync(values.json, `${JSON.stringify({ machine, runs, results }, undefined, 2)}\n`);
+    writeFileSync(values.json, `${JSON.stringify({ machine, runs, ...found }, undefined, 2)}\n`);
 } finally {
   undo();
+}
+
+/** `500MB`, `1GB`: powers of ten. */
+function parseSize(text: string): number {
+  const [, digits, unit] = /^(\d+)(MB|GB)$/.exec(text) ?? [];
+  if (digits === undefined) throw new Error(`"${text}" is no size such as 500MB or 10GB`);
+  return Number(digits) * (unit === 'GB' ? 1e9 : 1e6);
 }
 
 /** The endpoint of the command line, with the keys of the environment. */

@@ -1,4 +1,4 @@
-/** Times whole processes by the operating system's own account: wall, CPU with all children, peak memory of the largest one. */
+/** Times whole processes by the operating system's own account: wall, CPU with all children, peak memory of the largest one, the busiest threads. */
 import { spawnSync } from 'node:child_process';
 import { account } from '../../test/support/account.ts';
 import { plainEnvironment } from '../../test/support/run.ts';
@@ -10,13 +10,23 @@ export interface Contender {
   readonly env?: Readonly<Record<string, string>>;
   /** Undone or made ready before each run, outside the measurement. */
   readonly before?: () => void;
+  /** Looks at what a run has left. @throws when it is not what it should be. */
+  readonly after?: () => void;
 }
 
 export interface Figures {
   readonly wallMs: number;
   readonly cpuMs: number;
   readonly peakMiB: number;
+  /** CPU time of the largest process's main thread. */
+  readonly mainMs: number;
+  /** Of its busiest other thread that waits for events: a worker of Node.js. */
+  readonly workerMs: number;
+  /** Of its busiest thread of another kind: libuv's pool, the engine's helpers. */
+  readonly poolMs: number;
 }
+
+const keys = ['wallMs', 'cpuMs', 'peakMiB', 'mainMs', 'workerMs', 'poolMs'] as const;
 
 export interface Result {
   readonly name: string;
@@ -26,9 +36,12 @@ export interface Result {
   readonly max: Figures;
 }
 
-/** Node.js tells nothing of a child's resources; every Python does. */
+/**
+ * Node.js tells nothing of a child's resources; every Python does. Threads are looked at while they live, those of the process with
+ * the most CPU time count. One that was seen in epoll_wait or epoll_pwait runs an event loop.
+ */
 const waiter = `
-import json, os, sys, time
+import json, os, sys, threading, time
 started = time.monotonic()
 pid = os.fork()
 if pid == 0:
@@ -36,19 +49,68 @@ if pid == 0:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.execvp(sys.argv[1], sys.argv[1:])
+
+ticks = 1000 / os.sysconf('SC_CLK_TCK')
+seen, loops, parents = {}, set(), {}
+
+def read(path):
+    with open(path, encoding='latin1') as file:
+        return file.read()
+
+def look():
+    for name in filter(str.isdigit, os.listdir('/proc')):
+        one = int(name)
+        try:
+            if one not in parents:
+                parents[one] = int(read(f'/proc/{one}/stat').rsplit(')', 1)[1].split()[1])
+            above = one
+            while above not in (pid, 0, 1, None):
+                above = parents.get(above)
+            if above != pid:
+                continue
+            for thread in os.listdir(f'/proc/{one}/task'):
+                fields = read(f'/proc/{one}/task/{thread}/stat').rsplit(')', 1)[1].split()
+                seen[one, int(thread)] = (int(fields[11]) + int(fields[12])) * ticks
+                if read(f'/proc/{one}/task/{thread}/syscall').split()[0] in ('22', '232', '281'):
+                    loops.add(int(thread))
+        except (OSError, IndexError, ValueError):
+            pass
+
+def sample():
+    while not ended.wait(0.1):
+        look()
+
+ended = threading.Event()
+sampler = threading.Thread(target=sample, daemon=True)
+sampler.start()
 _, status, used = os.wait4(pid, 0)
+wall = (time.monotonic() - started) * 1000
+ended.set()
+sampler.join()
+total = {}
+for (one, _), spent in seen.items():
+    total[one] = total.get(one, 0) + spent
+busiest = max(total, key=total.get, default=None)
+threads = {thread: spent for (one, thread), spent in seen.items() if one == busiest}
 print(json.dumps({
     'status': os.waitstatus_to_exitcode(status),
-    'wallMs': (time.monotonic() - started) * 1000,
+    'wallMs': wall,
     'cpuMs': (used.ru_utime + used.ru_stime) * 1000,
     'peakMiB': used.ru_maxrss / 1024,
+    'mainMs': threads.get(busiest, 0),
+    'workerMs': max((spent for thread, spent in threads.items() if thread != busiest and thread in loops), default=0),
+    'poolMs': max((spent for thread, spent in threads.items() if thread != busiest and thread not in loops), default=0),
 }))
 `;
 
-/** Runs the contenders in turn, A B C A B C …, so that a machine whose speed drifts is fair to all. One round is not counted. */
-export function measure(contenders: readonly Contender[], runs: number): Result[] {
+/** Runs the contenders in turn, A B C A B C …, so that a machine whose speed drifts is fair to all. `warmUps` rounds are not counted. */
+export function measure(
+  contenders: readonly Contender[],
+  runs: number,
+  { warmUps = 1 }: { readonly warmUps?: number } = {},
+): Result[] {
   const found = new Map<string, Figures[]>(contenders.map(({ name }) => [name, []]));
-  for (let round = 0; round <= runs; round += 1) {
+  for (let round = 1 - warmUps; round <= runs; round += 1) {
     for (const contender of contenders) {
       const figures = runOnce(contender);
       if (round > 0) found.get(contender.name)?.push(figures);
@@ -57,7 +119,7 @@ export function measure(contenders: readonly Contender[], runs: number): Result[
   return contenders.map(({ name }) => summarise(name, found.get(name) ?? []));
 }
 
-function runOnce({ name, command, cwd = '/', env = {}, before }: Contender): Figures {
+function runOnce({ name, command, cwd = '/', env = {}, before, after }: Contender): Figures {
   before?.();
   const { status, stdout, stderr } = spawnSync('python3', ['-c', waiter, ...command], {
     ...account,
@@ -68,13 +130,14 @@ function runOnce({ name, command, cwd = '/', env = {}, before }: Contender): Fig
   if (status !== 0) throw new Error(`python3, which measures, ended with ${status}: ${stderr}`);
   const measured = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as Figures & { status: number };
   if (measured.status !== 0) throw new Error(`${name} ended with ${measured.status}: ${stderr}`);
+  after?.();
   return measured;
 }
 
 function summarise(name: string, figures: readonly Figures[]): Result {
   const of = (pick: (sorted: number[]) => number | undefined): Figures => {
     const one = (key: keyof Figures) => pick(figures.map((run) => run[key]).sort((a, b) => a - b)) ?? Number.NaN;
-    return { wallMs: one('wallMs'), cpuMs: one('cpuMs'), peakMiB: one('peakMiB') };
+    return Object.fromEntries(keys.map((key) => [key, one(key)])) as unknown as Figures;
   };
   return {
     name,

@@ -1,18 +1,13 @@
 /** The WAL of one cluster in the archive: a file goes in once, comes out verified, and is called absent only with proof. */
 import { type Bytes, collect } from '../bytes.ts';
 import { headerRangeBytes, type ObjectHeader, type ObjectIdentity } from '../codec/header.ts';
-import { isSameContent, type Keys } from '../codec/keys.ts';
+import { isSameContent } from '../codec/keys.ts';
 import { describeObject, type OpenedObject, openObject, type SealedObject } from '../codec/object.ts';
-import { ConflictError, CorruptError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
+import { ConflictError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
 import { type PartialName, parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
-import type { RequestOptions, Storage, StoredBody } from '../storage/storage.ts';
+import type { RequestOptions, StoredBody } from '../storage/storage.ts';
+import { type Archive, about } from './archive.ts';
 import { objectKey, walObjectKind, walObjectName } from './keys.ts';
-
-export interface WalArchive {
-  readonly storage: Storage;
-  readonly systemIdentifier: string;
-  readonly keys: Keys;
-}
 
 export interface StoreOptions extends RequestOptions {
   /** Does the storage leave an existing object alone by itself? Else a push looks before, and reads back afterwards. */
@@ -20,7 +15,7 @@ export interface StoreOptions extends RequestOptions {
 }
 
 /** What the object of an archived file says it is. */
-export function walIdentity({ systemIdentifier }: WalArchive, file: WalFileName): ObjectIdentity {
+export function walIdentity({ systemIdentifier }: Archive, file: WalFileName): ObjectIdentity {
   return { kind: walObjectKind(file), name: walObjectName(file), systemIdentifier };
 }
 
@@ -29,7 +24,7 @@ export function walIdentity({ systemIdentifier }: WalArchive, file: WalFileName)
  * @throws ConflictError when other content is there, CorruptError when what is there is damaged. The stored object stays as it is.
  */
 export async function storeWalFile(
-  archive: WalArchive,
+  archive: Archive,
   file: WalFileName,
   sealed: SealedObject,
   { conditionalPut, ...options }: StoreOptions,
@@ -65,11 +60,7 @@ interface Comparison extends RequestOptions {
  * Is this very content stored already, in its whole length (H15)? False when nothing is.
  * @throws ConflictError when other content is, CorruptError when it cannot be told.
  */
-async function isSameStored(
-  archive: WalArchive,
-  file: WalFileName,
-  { key, mine, signal }: Comparison,
-): Promise<boolean> {
+async function isSameStored(archive: Archive, file: WalFileName, { key, mine, signal }: Comparison): Promise<boolean> {
   const range = { offset: 0, length: headerRangeBytes };
   let stored: StoredBody;
   try {
@@ -87,10 +78,15 @@ async function isSameStored(
       detail:
         `stored: ${[known, found.origin].filter(Boolean).join(', ')}; ` +
         `refused: SHA-256 ${mine.sha256.slice(0, 16)}…, from ${mine.host}; key "${key}" in ${archive.storage.url}`,
-      hint: 'Two servers write the same timeline: a copy that archives, or a failover without a new timeline. Stop the wrong one.',
+      hint: 'Two servers write the same timeline: a copy that archives, or a failover without a new timeline. Stop the wrong one: "wal-t wal-diff" shows who wrote what, "wal-t wal-set-aside" makes way for the right one.',
     });
   } catch (error) {
-    throw about(error, archive, key, 'Move this object away, but keep it: PostgreSQL then pushes its own copy again.');
+    throw about(
+      error,
+      archive,
+      key,
+      'Move this object away, but keep it: PostgreSQL then pushes its own copy again. "wal-t wal-set-aside" does so.',
+    );
   }
 }
 
@@ -107,7 +103,7 @@ export function besideName(file: PartialName, sha256: string): PartialName {
  * @throws CorruptError, also from the content, when it is not byte for byte what was pushed under this name.
  */
 export async function openWalFile(
-  archive: WalArchive,
+  archive: Archive,
   file: WalFileName,
   options: RequestOptions = {},
 ): Promise<OpenedObject> {
@@ -126,7 +122,7 @@ export async function openWalFile(
  * @throws ObjectNotFound when it is not stored, CorruptError when it is another one, or shorter or longer than it says.
  */
 export async function readWalHeader(
-  archive: WalArchive,
+  archive: Archive,
   file: WalFileName,
   options: RequestOptions = {},
 ): Promise<ObjectHeader> {
@@ -135,23 +131,10 @@ export async function readWalHeader(
   return header;
 }
 
-async function* naming(content: Bytes, archive: WalArchive, key: string): Bytes {
+async function* naming(content: Bytes, archive: Archive, key: string): Bytes {
   try {
     yield* content;
   } catch (error) {
     throw about(error, archive, key);
   }
-}
-
-/** The codec says what is wrong; here it is said of which object. */
-function about(error: unknown, archive: WalArchive, key: string, hint?: string): unknown {
-  if (!(error instanceof CorruptError)) return error;
-  return new CorruptError(`"${key}" in ${archive.storage.url} is damaged: ${error.message}`, {
-    detail: error.detail,
-    hint:
-      error.hint ??
-      hint ??
-      'Bring this object back from another copy of the repository, or recover to a point before it.',
-    cause: error,
-  });
 }

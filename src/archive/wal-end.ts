@@ -1,4 +1,5 @@
 /** Is a file that is not stored beyond the proved end of the WAL, or is there a hole? The answer decides whether PostgreSQL opens (H1). */
+
 import { collect } from '../bytes.ts';
 import { HoleError, ObjectNotFound } from '../errors.ts';
 import { limits } from '../limits.ts';
@@ -12,12 +13,15 @@ import {
   segmentStart,
 } from '../postgres/wal-file-name.ts';
 import type { RequestOptions } from '../storage/storage.ts';
+import type { Archive } from './archive.ts';
 import { historyKey, historyPrefix, objectKey, timelinePrefix, walObjectName } from './keys.ts';
-import { openWalFile, readWalHeader, type WalArchive } from './wal-archive.ts';
+import { openWalFile, readWalHeader } from './wal-archive.ts';
 
 export interface EndOptions extends RequestOptions {
   /** The timeline that this server is on, as pg_control says. */
   readonly ownTimeline?: number | undefined;
+  /** The timeline that is recovered along, where a person has chosen it by its number. */
+  readonly chosenTimeline?: number | undefined;
   /** `wal_segment_size` of the cluster where it is known; else a stored segment tells. */
   readonly segmentSizeBytes?: number | undefined;
 }
@@ -38,7 +42,7 @@ const holeHint =
  * @throws HoleError when a later segment of the timeline is stored, or a history file says that the timeline went further.
  */
 export async function findSegmentEnd(
-  archive: WalArchive,
+  archive: Archive,
   segment: SegmentName,
   options: EndOptions = {},
 ): Promise<SegmentEnd> {
@@ -68,7 +72,7 @@ export async function findSegmentEnd(
  * @throws HoleError when a later timeline's history is stored: this one must have been there, and its number is taken (H14).
  */
 export async function proveHistoryAbsent(
-  archive: WalArchive,
+  archive: Archive,
   history: HistoryName,
   options: EndOptions = {},
 ): Promise<void> {
@@ -78,6 +82,7 @@ export async function proveHistoryAbsent(
   for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
     const later = storedName(key);
     if (later?.kind !== 'history') continue;
+    if (await isOrphan(archive, { history, later }, options)) continue;
     throw new HoleError(`"${history.name}" is missing, but "${later.name}" is archived`, {
       detail: 'without it PostgreSQL would follow an older timeline',
       hint: `Push it from a server that still has it: wal-push pg_wal/${history.name}`,
@@ -86,9 +91,21 @@ export async function proveHistoryAbsent(
   if (history.timeline > (options.ownTimeline ?? 0)) await expectNoWalOf(archive, history, options);
 }
 
+/** Where the timeline is chosen, a later one that does not descend from the missing one says nothing of it: somebody's stray history stops no restore. */
+async function isOrphan(
+  archive: Archive,
+  { history, later }: { readonly history: HistoryName; readonly later: HistoryName },
+  { chosenTimeline, ...options }: EndOptions,
+): Promise<boolean> {
+  if (chosenTimeline === undefined || history.timeline <= chosenTimeline) return false;
+  const { content } = await openWalFile(archive, later, options);
+  const text = (await collect(content, limits.smallFileBytes)).toString('utf8');
+  return !parseTimelineHistory(later.timeline, text).ancestors.some(({ timeline }) => timeline === history.timeline);
+}
+
 /** The number of a timeline whose WAL is archived is taken, though its history was lost. A server's own may never have been archived: see H14. */
 async function expectNoWalOf(
-  archive: WalArchive,
+  archive: Archive,
   { name, timeline }: HistoryName,
   options: RequestOptions,
 ): Promise<void> {
@@ -106,7 +123,7 @@ interface StoredSwitch {
 }
 
 /** Where stored history files say that `timeline` ended. Only later timelines can descend from it. */
-async function switchesOf(archive: WalArchive, timeline: number, options: RequestOptions): Promise<StoredSwitch[]> {
+async function switchesOf(archive: Archive, timeline: number, options: RequestOptions): Promise<StoredSwitch[]> {
   const { storage, systemIdentifier } = archive;
   const after = historyKey(systemIdentifier, timeline);
   const found: StoredSwitch[] = [];
@@ -123,7 +140,7 @@ async function switchesOf(archive: WalArchive, timeline: number, options: Reques
 }
 
 async function nextSegment(
-  archive: WalArchive,
+  archive: Archive,
   segment: SegmentName,
   options: RequestOptions,
 ): Promise<SegmentName | undefined> {
@@ -133,7 +150,7 @@ async function nextSegment(
 
 /** Partial segments and backup history files stand between the segments, and do not count. */
 async function firstSegment(
-  { storage, systemIdentifier }: WalArchive,
+  { storage, systemIdentifier }: Archive,
   timeline: number,
   options: RequestOptions & { readonly after?: string },
 ): Promise<SegmentName | undefined> {
@@ -145,7 +162,7 @@ async function firstSegment(
 }
 
 async function storedSegmentSize(
-  archive: WalArchive,
+  archive: Archive,
   { timeline }: SegmentName,
   options: RequestOptions,
 ): Promise<number | undefined> {
@@ -154,7 +171,7 @@ async function storedSegmentSize(
 }
 
 async function storedPartial(
-  archive: WalArchive,
+  archive: Archive,
   { name }: SegmentName,
   options: RequestOptions,
 ): Promise<PartialName | undefined> {

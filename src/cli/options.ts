@@ -1,16 +1,47 @@
-/** The command line of `wal-t`: its commands, flags and help. What they do is in `commands/`. */
+/** The command line of `wal-t`: what all its commands have in common. Each command is a file of commands/. */
 import process from 'node:process';
 import yargs from 'yargs';
 import packageJson from '../../package.json' with { type: 'json' };
-import { describeConfig } from '../commands/config.ts';
-import { init } from '../commands/init.ts';
-import { keygen } from '../commands/keygen.ts';
-import { walFetch } from '../commands/wal-fetch.ts';
-import { walPush } from '../commands/wal-push.ts';
 import { exitCodeMeanings, UsageError } from '../errors.ts';
-import { describeInit } from './init-advice.ts';
-import type { Job, Outcome } from './run.ts';
-import { formatTable, print } from './terminal.ts';
+import type { AddCommand, GlobalFlags, Parser, SetJob } from './command.ts';
+import { addBackupList } from './commands/backup-list.ts';
+import { addBasebackupFetch } from './commands/basebackup-fetch.ts';
+import { addBasebackupPush } from './commands/basebackup-push.ts';
+import { addConfig } from './commands/config.ts';
+import { addDelete } from './commands/delete.ts';
+import { addInit } from './commands/init.ts';
+import { addKeygen } from './commands/keygen.ts';
+import { addPin, addUnpin } from './commands/pin.ts';
+import { addRestore } from './commands/restore.ts';
+import { addVerify } from './commands/verify.ts';
+import { addWalDiff, addWalSetAside } from './commands/wal-conflict.ts';
+import { addWalFetch } from './commands/wal-fetch.ts';
+import { addWalList } from './commands/wal-list.ts';
+import { addWalPush } from './commands/wal-push.ts';
+import { addWindows } from './commands/windows.ts';
+import type { Job } from './run.ts';
+import { hasThreads } from './workers.ts';
+
+/** In the order of `--help`. */
+const commands: readonly AddCommand[] = [
+  addInit,
+  addConfig,
+  addKeygen,
+  addWalPush,
+  addWalFetch,
+  addBasebackupPush,
+  addBasebackupFetch,
+  addBackupList,
+  addVerify,
+  addRestore,
+  addWindows,
+  addWalList,
+  addDelete,
+  addPin,
+  addUnpin,
+  addWalDiff,
+  addWalSetAside,
+];
 
 /**
  * The job that the command line asks for; one that does nothing when help or the version was all that was asked for.
@@ -18,98 +49,19 @@ import { formatTable, print } from './terminal.ts';
  */
 export async function parseCommandLine(words: readonly string[]): Promise<Job> {
   let job: Job = { program: 'wal-t', work: async () => 'shown' };
-  const parser = yargs()
+  const setJob: SetJob = (program, flags, work) => {
+    job = { program, overrides: overridesOf(flags), work, hasThreads };
+  };
+  await commands.reduce((parser, add) => add(parser, setJob), commonParser()).parseAsync(words);
+  return job;
+}
+
+function commonParser(): Parser {
+  return yargs()
     .scriptName('wal-t')
     .usage('$0 <command>: continuous archiving and point-in-time recovery for PostgreSQL')
     .option('config', { type: 'string', requiresArg: true, describe: 'file of settings (WALT_CONFIG)' })
     .option('cluster', { type: 'string', requiresArg: true, describe: 'system identifier (WALT_SYSTEM_IDENTIFIER)' })
-    .command(
-      'init',
-      'make the repository, once, and say what to write into postgresql.conf',
-      (options) =>
-        options
-          .option('adopt', {
-            type: 'boolean',
-            default: false,
-            describe: 'archive the cluster in WALT_PGDATA here from now on',
-          })
-          .option('json', { type: 'boolean', default: false, describe: 'print the result as JSON' }),
-      (args) => {
-        job = jobOf('wal-t', args, async (context, entries) => {
-          const result = await init(context, args);
-          print(args.json ? JSON.stringify(result, undefined, 2) : describeInit(result, entries));
-          return 'done';
-        });
-      },
-    )
-    .command(
-      'config',
-      'show which settings are in force, and where each comes from',
-      (options) => options.option('json', { type: 'boolean', default: false, describe: 'print them as JSON' }),
-      (args) => {
-        job = jobOf('wal-t', args, async (_context, entries) => {
-          const lines = describeConfig(entries);
-          print(
-            args.json
-              ? JSON.stringify(lines, undefined, 2)
-              : formatTable(lines.map(({ name, value, source }) => [name, value, source])),
-          );
-          return 'done';
-        });
-      },
-    )
-    .command(
-      'keygen',
-      'make an age identity to decrypt with, and its public key to encrypt to',
-      (options) =>
-        options
-          .option('auth', {
-            type: 'boolean',
-            default: false,
-            describe: 'an authentication key instead (WALT_AUTH_KEY_FILE)',
-          })
-          .option('output', { alias: 'o', type: 'string', requiresArg: true, describe: 'write it to this new file' }),
-      (args) => {
-        job = jobOf('wal-t', args, async (context) => {
-          const { text, publicKey } = await keygen(args);
-          if (args.output === undefined) print(text.trimEnd());
-          else if (publicKey !== undefined) context.log.info(`public key: ${publicKey}`);
-          return 'done';
-        });
-      },
-    )
-    .command(
-      'wal-push <path> [name]',
-      "archive_command = '… wal-push %p %f'",
-      (options) =>
-        options
-          .positional('path', { type: 'string', demandOption: true, describe: '%p: the file' })
-          .positional('name', { type: 'string', describe: '%f: its name' }),
-      (args) => {
-        job = jobOf('wal-push', args, async (context) => {
-          await walPush(context, args);
-          return 'done';
-        });
-      },
-    )
-    .command(
-      'wal-fetch <name> <path>',
-      "restore_command = '… wal-fetch %f %p'",
-      (options) =>
-        options
-          .positional('name', { type: 'string', demandOption: true, describe: '%f: the file that is wanted' })
-          .positional('path', { type: 'string', demandOption: true, describe: '%p: where to put it' })
-          .epilogue(
-            'Exit codes: 0 delivered; 1 the proved end of the WAL; 200 any failure, under standby.signal its own',
-          ),
-      (args) => {
-        job = jobOf(
-          'wal-fetch',
-          args,
-          async (context): Promise<Outcome> => ((await walFetch(context, args)) === 'delivered' ? 'done' : 'absent'),
-        );
-      },
-    )
     .demandCommand(1, 'no command is given')
     .strict()
     .recommendCommands()
@@ -123,19 +75,13 @@ export async function parseCommandLine(words: readonly string[]): Promise<Job> {
     .fail((message, error) => {
       throw error === undefined || error.name === 'YError' ? usageError(message) : error;
     });
-  await parser.parseAsync(words);
-  return job;
 }
 
-interface GlobalFlags {
-  readonly config: string | undefined;
-  readonly cluster: string | undefined;
-}
-
-function jobOf(program: string, { config, cluster }: GlobalFlags, work: Job['work']): Job {
-  const given = Object.entries({ WALT_CONFIG: config, WALT_SYSTEM_IDENTIFIER: cluster });
-  const overrides = Object.fromEntries(given.filter(([, value]) => value !== undefined));
-  return { program, overrides, work };
+function overridesOf({ config, cluster }: GlobalFlags): Readonly<Record<string, string>> {
+  return {
+    ...(config === undefined ? {} : { WALT_CONFIG: config }),
+    ...(cluster === undefined ? {} : { WALT_SYSTEM_IDENTIFIER: cluster }),
+  };
 }
 
 function exitCodeLines(): string {

@@ -7,7 +7,14 @@ import { hostname } from 'node:os';
 import process from 'node:process';
 import type { Context } from '../commands/context.ts';
 import { type Entries, mergeEntries, readSettings } from '../config.ts';
-import { ConfigurationError, exitCodes, systemErrorCode, systemErrorReason, WalTError } from '../errors.ts';
+import {
+  ConfigurationError,
+  exitCodes,
+  NotFoundError,
+  systemErrorCode,
+  systemErrorReason,
+  WalTError,
+} from '../errors.ts';
 import { isAlive } from '../left-overs.ts';
 import { cleanUpMs } from '../limits.ts';
 import { type Log, openLog } from '../log.ts';
@@ -15,9 +22,9 @@ import { defaultConfigFile } from '../settings.ts';
 import { prepareAwsEnvironment } from './aws-environment.ts';
 
 /** What the launchers turn into 0, 1 and 0; every other code means what the table of exit codes says. */
-const privateCodes = { done: 90, absent: 91, shown: 92 } as const;
+const privateCodes = { done: 90, absent: 91, shown: 92, checkFailed: exitCodes.check } as const;
 
-/** How a command ended that did not fail: done, or what was asked for is proved absent, or only help was shown. */
+/** How a command ended that came to its end: done, or what was asked for is proved absent, or only help was shown, or it found something wrong. */
 export type Outcome = keyof typeof privateCodes;
 
 export interface Job {
@@ -26,10 +33,15 @@ export interface Job {
   /** Settings given as flags: they win over the environment. */
   readonly overrides?: Readonly<Record<string, string | undefined>>;
   readonly work: (context: Context, entries: Entries) => Promise<Outcome>;
+  /** Are there threads that have not ended? Only jobs that have threads say. */
+  readonly hasThreads?: () => boolean;
 }
 
 /** The launcher says who it is: it may be killed before this process can ask for its parent. */
 const launcherVariable = 'WALT_LAUNCHER';
+
+/** The job's own, once it is known. */
+let hasThreads = (): boolean => false;
 
 /** Runs the job that `prepare` gives and ends the process. `program` speaks until the job is known. */
 export async function run(program: string, prepare: () => Promise<Job> | Job): Promise<void> {
@@ -41,6 +53,7 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
   try {
     const job = await prepare();
     log = plainLog(job.program);
+    hasThreads = job.hasThreads ?? hasThreads;
     const entries = loadEntries(job.overrides ?? {});
     const settings = readSettings(entries);
     prepareAwsEnvironment(entries);
@@ -51,6 +64,10 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
       signal: interruption.signal,
       workingDirectory: process.cwd(),
       host: hostname(),
+      libpq: libpqEnvironment(),
+      crew: () => {
+        throw new Error(`${job.program} has no worker threads`);
+      },
     };
     const outcome = await job.work(context, entries);
     if (!interruption.signal.aborted) exit(privateCodes[outcome]);
@@ -86,6 +103,7 @@ function listenForSignals() {
 function report(log: Log, error: unknown): number {
   if (error instanceof WalTError) {
     log.error(error.message, error);
+    if (error instanceof NotFoundError) return privateCodes.absent;
     // absence is proved and returned; an object that was missed on the way proves nothing (H1)
     return error.exitCode === exitCodes.notFound ? exitCodes.corrupt : error.exitCode;
   }
@@ -101,7 +119,8 @@ function report(log: Log, error: unknown): number {
 function exit(code: number): never {
   if (isOrphan()) process.exit(0);
   const failed = code <= exitCodes.host || code === exitCodes.bug;
-  if (failed && process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq'))) dieHanging(code);
+  if (failed && (hasThreads() || process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq'))))
+    dieHanging(code);
   process.exit(code);
 }
 
@@ -125,6 +144,11 @@ function loadEntries(flags: Readonly<Record<string, string | undefined>>): Entri
     value === undefined ? [] : [[name, { value, source: 'command line' }]],
   );
   return { ...entries, ...Object.fromEntries(given) };
+}
+
+function libpqEnvironment(): Readonly<Record<string, string>> {
+  const ours = Object.entries(process.env).filter(([name]) => name.startsWith('PG') || name === 'HOME');
+  return Object.fromEntries(ours.flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])));
 }
 
 /** The file that was named, which must be there, or the one that may be. */

@@ -21,14 +21,22 @@ export function plainSize(sealedBytes: number): number | undefined {
   return plainBytes >= 0 && sealedSize(plainBytes) === sealedBytes ? plainBytes : undefined;
 }
 
+/** So many chunks are given at once: fewer and larger writes, and less that waits to be collected. */
+const chunksAtOnce = 16;
+
 /** Seals `plain` under a key that is used for nothing else. */
 export async function* sealStream(key: Uint8Array, plain: Bytes): AsyncGenerator<Uint8Array> {
   const reader = new ByteReader(plain);
   try {
-    for (let index = 0, last = false; !last; index += 1) {
-      const chunk = await reader.readUpTo(chunkBytes);
-      last = await reader.ended();
-      yield sealChunk(key, chunk, { index, last });
+    for (let index = 0, last = false; !last; ) {
+      const sealed: Uint8Array[] = [];
+      for (let count = 0; count < chunksAtOnce && !last; count += 1) {
+        const chunk = await reader.readUpTo(chunkBytes);
+        last = await reader.ended();
+        sealed.push(...sealChunk(key, chunk, { index, last }));
+        index += 1;
+      }
+      yield Buffer.concat(sealed);
     }
   } finally {
     await reader.close();
@@ -96,9 +104,9 @@ interface Position {
   readonly last: boolean;
 }
 
-function sealChunk(key: Uint8Array, chunk: Uint8Array, position: Position): Uint8Array {
+function sealChunk(key: Uint8Array, chunk: Uint8Array, position: Position): Uint8Array[] {
   const cipher = createCipheriv('chacha20-poly1305', key, nonceOf(position), { authTagLength: tagBytes });
-  return Buffer.concat([cipher.update(chunk), cipher.final(), cipher.getAuthTag()]);
+  return [cipher.update(chunk), cipher.final(), cipher.getAuthTag()];
 }
 
 function openChunk(key: Uint8Array, chunk: Uint8Array, position: Position): Uint8Array {

@@ -4,7 +4,7 @@
  */
 import { createHmac, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { ByteReader, Bytes } from '../bytes.ts';
-import { CorruptError } from '../errors.ts';
+import { CorruptError, WrongKeyError } from '../errors.ts';
 import {
   decodeBase64,
   encodeBase64,
@@ -42,17 +42,18 @@ export interface AgeHeader {
 }
 
 export interface SealedAge {
-  readonly sizeBytes: number;
+  /** Length of all that is not payload: header and nonce. */
+  readonly headBytes: number;
   readonly body: Bytes;
+  readonly keyCommitment: string;
 }
 
 /**
- * Encrypts `plain`, of exactly `plainBytes` bytes, to every recipient.
+ * Encrypts `plain` to every recipient.
  * `stanzas` stand first in the header, in plain, covered by its MAC; readers that do not know them ignore them.
  */
 export function sealAge(
   plain: Bytes,
-  plainBytes: number,
   { recipients, stanzas = [] }: { readonly recipients: readonly Recipient[]; readonly stanzas?: readonly Stanza[] },
 ): SealedAge {
   const fileKey = randomBytes(fileKeyBytes);
@@ -62,8 +63,9 @@ export function sealAge(
   const nonce = randomBytes(nonceBytes);
   const head = Buffer.concat([Buffer.from(`${covered} ${encodeBase64(mac)}\n`), nonce]);
   return {
-    sizeBytes: head.length + sealedSize(plainBytes),
+    headBytes: head.length,
     body: headThen(head, sealStream(payloadKey(fileKey, nonce), plain)),
+    keyCommitment: commitTo(fileKey),
   };
 }
 
@@ -77,6 +79,8 @@ export interface OpenedAge {
   readonly content: Bytes;
   readonly plainBytes: number;
   readonly stanzas: readonly Stanza[];
+  /** Tells this file's key from any other, and tells nothing of it. */
+  readonly keyCommitment: string;
 }
 
 /**
@@ -94,7 +98,7 @@ export async function openAge(
   const plainBytes = plainSize(sizeBytes - header.sizeBytes - nonceBytes);
   if (plainBytes === undefined) throw new CorruptError('an encrypted payload has an impossible length');
   const content = closing(reader, openStream(payloadKey(fileKey, nonce), reader));
-  return { content, plainBytes, stanzas: header.stanzas };
+  return { content, plainBytes, stanzas: header.stanzas, keyCommitment: commitTo(fileKey) };
 }
 
 async function* closing(reader: ByteReader, content: Bytes): Bytes {
@@ -168,7 +172,7 @@ function findFileKey(header: AgeHeader, identities: readonly Identity[]): Uint8A
     for (const identity of identities) found ??= unwrapFileKey(stanza, identity);
   }
   if (found === undefined) {
-    throw new CorruptError('no identity fits: it is encrypted to other recipients', {
+    throw new WrongKeyError('no identity fits: it is encrypted to other recipients', {
       hint: 'Set WALT_AGE_IDENTITY_FILE to the identity of one of the recipients that it was pushed with.',
     });
   }
@@ -181,6 +185,11 @@ function findFileKey(header: AgeHeader, identities: readonly Identity[]): Uint8A
 function headerMac(fileKey: Uint8Array, covered: Uint8Array): Buffer {
   const key = Buffer.from(hkdfSync('sha256', fileKey, '', 'header', 32));
   return createHmac('sha256', key).update(covered).digest();
+}
+
+/** A file's key is chosen anew for each: whoever lays another header before the payload cannot have chosen the same. */
+function commitTo(fileKey: Uint8Array): string {
+  return createHmac('sha256', fileKey).update('wal-t/file-key').digest('hex');
 }
 
 function payloadKey(fileKey: Uint8Array, nonce: Uint8Array): Buffer {

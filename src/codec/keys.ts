@@ -6,6 +6,8 @@ import type { Identity, Recipient, Stanza } from './age-keys.ts';
 export interface Keys {
   /** Everything is encrypted to all of them; with none, nothing is. */
   readonly recipients: readonly Recipient[];
+  /** May also read manifests, leases and lists of files. */
+  readonly manifestRecipients?: readonly Recipient[];
   /** Several serve rotation: any of them opens what was sealed for it. */
   readonly identities: readonly Identity[];
   /** 32 bytes: proves who wrote, which age does not. */
@@ -15,6 +17,11 @@ export interface Keys {
 }
 
 export const noKeys: Keys = { recipients: [], identities: [], readPlaintext: false };
+
+/** What manifests, leases and lists of files are sealed with: to whoever may read data, and to those who may only see what there is. */
+export function manifestKeys(keys: Keys): Keys {
+  return { ...keys, recipients: [...keys.recipients, ...(keys.manifestRecipients ?? [])] };
+}
 
 /** What the MAC covers: all that tells one object's content from another's. */
 export interface Authenticated {

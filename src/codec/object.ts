@@ -7,6 +7,7 @@ import { ByteReader, type Bytes, bytesOf, collect } from '../bytes.ts';
 import { ConfigurationError, CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAge } from './age.ts';
+import type { Stanza } from './age-keys.ts';
 import { encodeHeader, measuredHeader, type ObjectHeader, type ObjectIdentity, readHeader } from './header.ts';
 import { type Commitment, checkMac, checkStanza, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
 import { compress, decompress } from './zstd.ts';
@@ -61,7 +62,7 @@ export async function sealObject(
 }
 
 function encrypted(plain: Bytes, header: ObjectHeader, { recipients }: Keys): Bytes {
-  return sealAge(plain, header.stored, { recipients, stanzas: [contentStanza(header)] }).body;
+  return sealAge(plain, { recipients, stanzas: [contentStanza(header)] }).body;
 }
 
 async function* sealAgain(content: Bytes, head: Uint8Array, header: ObjectHeader, level: number) {
@@ -113,8 +114,21 @@ export async function openObject(
   }
 }
 
-/** The plain layer: the object itself, or what the age file holds. */
-async function decrypted(reader: ByteReader, sizeBytes: number, { identities, readPlaintext }: Keys) {
+/** The plain layer of a stored object, on its way. */
+export interface PlainLayer {
+  readonly reader: ByteReader;
+  readonly sizeBytes: number;
+  readonly stanzas: readonly Stanza[];
+  /** Undefined when it is not encrypted. */
+  readonly keyCommitment?: string;
+}
+
+/** The plain layer: the object itself, or what the age file holds. @throws CorruptError, ConfigurationError as `openObject`. */
+export async function decrypted(
+  reader: ByteReader,
+  sizeBytes: number,
+  { identities, readPlaintext }: Keys,
+): Promise<PlainLayer> {
   if (!looksLikeAge(await reader.peek(ageMarkBytes))) {
     if (identities.length === 0 || readPlaintext) return { reader, sizeBytes, stanzas: [] };
     throw new CorruptError('it is not encrypted, though an identity is set', {
@@ -126,8 +140,8 @@ async function decrypted(reader: ByteReader, sizeBytes: number, { identities, re
       hint: 'Set WALT_AGE_IDENTITY_FILE to the file of the identity. A host with recipients alone can push, not fetch.',
     });
   }
-  const { content, plainBytes, stanzas } = await openAge(reader, sizeBytes, identities);
-  return { reader: new ByteReader(content), sizeBytes: plainBytes, stanzas };
+  const { content, plainBytes, stanzas, keyCommitment } = await openAge(reader, sizeBytes, identities);
+  return { reader: new ByteReader(content), sizeBytes: plainBytes, stanzas, keyCommitment };
 }
 
 async function* verifiedContent(reader: ByteReader, header: ObjectHeader): Bytes {
@@ -177,7 +191,7 @@ export async function describeObject(
 }
 
 /** @throws CorruptError when the object is not the one that was asked for: it was swapped, or copied under another key. */
-function checkIdentity(header: ObjectHeader, expected: ObjectIdentity): void {
+export function checkIdentity(header: ObjectIdentity, expected: ObjectIdentity): void {
   const fits =
     header.kind === expected.kind &&
     header.name === expected.name &&

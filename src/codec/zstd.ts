@@ -40,7 +40,7 @@ export async function encodeFrame(raw: Uint8Array, level: number): Promise<Uint8
 }
 
 /** A frame as it was read: not decompressed yet, but known to be of bounded size. */
-interface Frame {
+export interface Frame {
   readonly stored: Uint8Array;
   readonly rawBytes: number;
 }
@@ -49,7 +49,7 @@ interface Frame {
  * Takes the next frame from `reader` by walking its blocks.
  * @throws CorruptError when it is no frame, says no size or checksum, or would take more memory than a frame may.
  */
-async function readFrame(reader: ByteReader): Promise<Frame> {
+export async function readFrame(reader: ByteReader): Promise<Frame> {
   const start = await reader.read(magicBytes + 1);
   if (start.readUInt32LE(0) !== frameMagic) throw new CorruptError('not a zstd frame');
   const rest = await readFrameHeader(reader, start.readUInt8(4));
@@ -102,7 +102,8 @@ function windowSize(descriptor: number): number {
   return base + (base / 8) * (descriptor & 7);
 }
 
-async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Array> {
+/** The content of a frame. @throws CorruptError when it is not the one that its size and checksum tell. */
+export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Array> {
   const raw = await binding.decompress(asBuffer(stored)).catch((cause: unknown) => {
     throw new CorruptError('a zstd frame does not decompress', { detail: String(cause), cause });
   });
@@ -144,8 +145,13 @@ async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
   while (!(await reader.ended())) yield await readFrame(reader);
 }
 
+/** The checksum that ends a frame: the low half of XXH64 of its content. */
+export function frameChecksum(stored: Uint8Array): number {
+  return asBuffer(stored).readUInt32LE(stored.length - checksumBytes);
+}
+
 /** Works on a few items at a time (zstd runs on libuv's threads) and yields the results in order. */
-async function* inFlight<Item, Result>(
+export async function* inFlight<Item, Result>(
   items: AsyncIterable<Item>,
   work: (item: Item) => Promise<Result>,
 ): AsyncGenerator<Result> {

@@ -4,6 +4,7 @@ import { ConfigurationError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { openStorage, type Patience, type StorageSettings } from '../storage/open.ts';
 import type { Storage } from '../storage/storage.ts';
+import type { Crew } from './crew.ts';
 
 export interface Context {
   readonly settings: Settings;
@@ -13,8 +14,24 @@ export interface Context {
   readonly workingDirectory: string;
   /** This host's name, for people who read the archive. */
   readonly host: string;
+  /** libpq's environment: every `PG…` variable, and HOME, where it looks for its files. */
+  readonly libpq: Readonly<Record<string, string>>;
+  /** Tells a person who waits how far the work is; undefined where nobody wants to know. */
+  readonly report?: (progress: Progress) => void;
+  /** Worker threads, so many; to be closed by who opened them. */
+  readonly crew: (size: number) => Crew;
   /** Another way from the settings to a storage than by WALT_REPO's scheme. */
   readonly openStorage?: (settings: StorageSettings) => Storage | Promise<Storage>;
+}
+
+export interface Progress {
+  /** What was done to the bytes: "copied". */
+  readonly what: string;
+  readonly doneBytes: number;
+  /** As far as known; 0 where it is not. */
+  readonly totalBytes: number;
+  /** Done so far. */
+  readonly files: number;
 }
 
 /** The WALT_REPO setting. @throws ConfigurationError when it is not set. */

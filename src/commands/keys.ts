@@ -7,9 +7,14 @@ import { limits } from '../limits.ts';
 import type { Log } from '../log.ts';
 import type { Context } from './context.ts';
 
-/** For commands that write. @throws ConfigurationError also when there is an identity, but nobody to encrypt to. */
+/** For commands that write. @throws ConfigurationError also when there is an identity, or who may read manifests, but nobody to encrypt to. */
 export async function keysToSeal(context: Context): Promise<Keys> {
   const keys = await loadKeys(context);
+  if (keys.manifestRecipients !== undefined && keys.recipients.length === 0) {
+    throw new ConfigurationError('WALT_AGE_MANIFEST_RECIPIENTS is set, but no recipient: nothing would be encrypted', {
+      hint: 'Set WALT_AGE_RECIPIENTS to the keys that may read everything, or remove WALT_AGE_MANIFEST_RECIPIENTS.',
+    });
+  }
   if (keys.identities.length > 0 && keys.recipients.length === 0) {
     throw new ConfigurationError('an age identity is set, but no recipient: nothing would be encrypted', {
       hint: 'Set WALT_AGE_RECIPIENTS to its public key (age1…): "wal-t keygen" prints it, age-keygen -y shows it.',
@@ -20,15 +25,18 @@ export async function keysToSeal(context: Context): Promise<Keys> {
 
 /** @throws ConfigurationError when a file cannot be read, holds no key, or one that is malformed: never fewer keys than are set. */
 export async function loadKeys({ settings, log }: Context): Promise<Keys> {
-  const { recipients, recipientsFile, identity, identityFiles, authKeyFile, readPlaintext } = settings.encryption;
-  if ([recipients, recipientsFile, identity, identityFiles, authKeyFile].every((value) => value === undefined)) {
-    return { ...noKeys, readPlaintext };
-  }
+  const { readPlaintext, ...set } = settings.encryption;
+  if (Object.values(set).every((value) => value === undefined)) return { ...noKeys, readPlaintext };
+  const { recipients, recipientsFile, manifestRecipients, identity, identityFiles, authKeyFile } = set;
+  const all = [
+    ...(await parseAll('WALT_AGE_RECIPIENTS', wordsOf(recipients), recipient)),
+    ...(await readAll('WALT_AGE_RECIPIENTS_FILE', recipientsFile, recipient)),
+  ];
+  const further = await parseAll('WALT_AGE_MANIFEST_RECIPIENTS', wordsOf(manifestRecipients), recipient);
+  expectNotTooMany(all.length + further.length); // a manifest is for both
   return {
-    recipients: limited([
-      ...(await parseAll('WALT_AGE_RECIPIENTS', wordsOf(recipients), recipient)),
-      ...(await readAll('WALT_AGE_RECIPIENTS_FILE', recipientsFile, recipient)),
-    ]),
+    recipients: all,
+    ...(manifestRecipients === undefined ? {} : { manifestRecipients: further }),
     identities: [
       ...(await parseAll('WALT_AGE_IDENTITY', wordsOf(identity), identityKey)),
       ...(await readAll('WALT_AGE_IDENTITY_FILE', identityFiles, identityKey, log)),
@@ -39,9 +47,9 @@ export async function loadKeys({ settings, log }: Context): Promise<Keys> {
 }
 
 /** Beyond it an object could be pushed, but not be told from another when it is pushed again. */
-function limited(recipients: readonly Recipient[]): readonly Recipient[] {
-  if (recipients.length <= limits.recipients) return recipients;
-  throw new ConfigurationError(`there are ${recipients.length} age recipients`, {
+function expectNotTooMany(recipients: number): void {
+  if (recipients <= limits.recipients) return;
+  throw new ConfigurationError(`there are ${recipients} age recipients`, {
     hint: `At most ${limits.recipients} can be encrypted to.`,
   });
 }

@@ -8,8 +8,10 @@
  *
  * @see https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-ARCHIVING-WAL
  */
+
 import { readdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
+import type { Archive } from '../archive/archive.ts';
 import {
   type ClusterDocument,
   checkSameRepository,
@@ -20,10 +22,11 @@ import {
   readCluster,
   readRepository,
 } from '../archive/repository.ts';
-import { besideName, storeWalFile, type WalArchive, walIdentity } from '../archive/wal-archive.ts';
+import { besideName, storeWalFile, walIdentity } from '../archive/wal-archive.ts';
 import { findDataDirectory, readControlFile } from '../cluster/data-directory.ts';
 import { readKnownRepository, rememberRepository, walFolderOf } from '../cluster/known-repository.ts';
 import { inspectWalFile, type WalFile } from '../cluster/wal-file.ts';
+import { manifestKeys } from '../codec/keys.ts';
 import { type SealedObject, sealObject } from '../codec/object.ts';
 import {
   ConfigurationError,
@@ -47,10 +50,12 @@ export interface WalPushArguments {
   readonly path: string;
   /** `%f`: its name; PostgreSQL always gives the last part of `%p`. */
   readonly name?: string | undefined;
+  /** PostgreSQL does not wait for this push, and may overwrite the file meanwhile. */
+  readonly mayBeRecycled?: boolean;
 }
 
 /** Returns when the file is durable in the archive. */
-export async function walPush(context: Context, { path, name }: WalPushArguments): Promise<void> {
+export async function walPush(context: Context, { path, name, mayBeRecycled }: WalPushArguments): Promise<void> {
   const file = archivedName(path, name);
   const limitMs = context.settings.times.walPushMs;
   let failure: Error | undefined;
@@ -73,6 +78,7 @@ export async function walPush(context: Context, { path, name }: WalPushArguments
     findCluster(push, archive, file),
     seal(push, archive, { file, source }),
   ]);
+  if (mayBeRecycled === true) await inspectWalFile(push.path, file); // was it this segment to the end?
   await store(push, archive, { file, source, sealed, findings: cluster.storage });
   await remember(push, cluster);
 }
@@ -133,7 +139,7 @@ async function identify(push: Push, givenPath: string, source: WalFile): Promise
 }
 
 /** The cluster's entry in the repository: made by its first push, and never where this cluster was archived elsewhere before (H16). */
-async function findCluster(push: Push, archive: WalArchive, file: WalFileName): Promise<ClusterDocument> {
+async function findCluster(push: Push, archive: Archive, file: WalFileName): Promise<ClusterDocument> {
   const { storage, systemIdentifier } = archive;
   const walFolder = walFolderOf(push.path);
   const known = walFolder === undefined ? undefined : await readKnownRepository(walFolder);
@@ -159,7 +165,7 @@ async function findRepository(push: Push, known: string | undefined): Promise<Re
 /** A new archive for a server that was promoted before would never receive the histories of its timelines: they were archived long ago, elsewhere (H14). */
 async function storeHistories(
   push: Push,
-  archive: WalArchive,
+  archive: Archive,
   { file, findings }: { readonly file: WalFileName; readonly findings: StorageFindings },
 ): Promise<void> {
   const walFolder = walFolderOf(push.path);
@@ -173,10 +179,11 @@ async function storeHistories(
   }
 }
 
-async function seal(push: Push, archive: WalArchive, { file, source }: Source): Promise<SealedObject> {
+async function seal(push: Push, archive: Archive, { file, source }: Source): Promise<SealedObject> {
   const sealed = await sealObject(source.read, {
     ...walIdentity(archive, file),
-    keys: archive.keys,
+    // who may list and delete must know where timelines begin
+    keys: file.kind === 'history' ? manifestKeys(archive.keys) : archive.keys,
     level: push.settings.compressionLevel,
     pushedAt: new Date(),
     host: push.host,
@@ -190,7 +197,7 @@ interface Sealed extends Source {
   readonly findings: StorageFindings;
 }
 
-async function store(push: Push, archive: WalArchive, { file, source, sealed, findings }: Sealed): Promise<void> {
+async function store(push: Push, archive: Archive, { file, source, sealed, findings }: Sealed): Promise<void> {
   const options = { signal: push.signal, conditionalPut: isConditional(findings) };
   try {
     await storeWalFile(archive, file, sealed, options);

@@ -1,4 +1,4 @@
-/** The header of a segment's first page. @see PostgreSQL `src/include/access/xlog_internal.h`, `XLogLongPageHeaderData` */
+/** The headers of WAL pages: the long one that opens a segment, the short one of the others. @see PostgreSQL `src/include/access/xlog_internal.h` */
 import type { Lsn } from './lsn.ts';
 import { isSegmentSize } from './wal-file-name.ts';
 
@@ -8,7 +8,11 @@ import { isSegmentSize } from './wal-file-name.ts';
  */
 export const longPageHeaderBytes = 40;
 
-/** `XLP_LONG_HEADER` in `info`. */
+/** The first members of the long one, and all that the other pages of a segment have. */
+export const shortPageHeaderBytes = 24;
+
+/** `XLP_FIRST_IS_CONTRECORD` and `XLP_LONG_HEADER` in `info`. */
+const continuationFlag = 0x0001;
 const longHeaderFlag = 0x0002;
 
 export interface LongPageHeader {
@@ -17,6 +21,8 @@ export interface LongPageHeader {
   readonly pageAddress: Lsn;
   readonly systemIdentifier: string;
   readonly segmentSizeBytes: number;
+  /** `XLOG_BLCKSZ` */
+  readonly pageSizeBytes: number;
 }
 
 /**
@@ -42,5 +48,30 @@ export function parseLongPageHeader(page: Uint8Array): LongPageHeader | undefine
     Number.isInteger(Math.log2(pageSizeBytes));
   if (!sound) return undefined;
   const systemIdentifier = view.getBigUint64(24, true).toString();
-  return { magic, timeline, pageAddress, systemIdentifier, segmentSizeBytes };
+  return { magic, timeline, pageAddress, systemIdentifier, segmentSizeBytes, pageSizeBytes };
+}
+
+export interface PageHeader {
+  readonly magic: number;
+  readonly timeline: number;
+  readonly pageAddress: Lsn;
+  /** Of the record that continues on this page from the one before: what is still missing of it; 0 when a record begins here. */
+  readonly remainingBytes: number;
+  /** Where the page's content begins. */
+  readonly sizeBytes: number;
+}
+
+/** The header at the beginning of any page; undefined when no page begins like this, as where nothing was written yet. */
+export function parsePageHeader(page: Buffer): PageHeader | undefined {
+  if (page.length < shortPageHeaderBytes) return undefined;
+  const magic = page.readUInt16LE(0);
+  const info = page.readUInt16LE(2);
+  const isLong = (info & longHeaderFlag) !== 0;
+  const isContinued = (info & continuationFlag) !== 0;
+  const remainingBytes = page.readUInt32LE(16);
+  const timeline = page.readUInt32LE(4);
+  const sound = magic >> 12 === 0xd && info < 0x0010 && timeline > 0 && isContinued === remainingBytes > 0;
+  if (!sound) return undefined;
+  const sizeBytes = isLong ? longPageHeaderBytes : shortPageHeaderBytes;
+  return { magic, timeline, pageAddress: page.readBigUInt64LE(8), remainingBytes, sizeBytes };
 }

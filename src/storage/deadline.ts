@@ -6,12 +6,44 @@ export interface Deadline {
   readonly limitMs: number;
   /** The error to throw when the limit is over. */
   readonly late: () => Error;
+  /** One of `limitMs` that the work itself may pause. */
+  readonly limit?: Limit | undefined;
+}
+
+/** A limit that runs while the other side is waited for, and not while this one has nothing to give it. */
+export class Limit {
+  readonly #limitMs: number;
+  #timer: NodeJS.Timeout | undefined;
+  #over: () => void = () => undefined;
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** Calls `over` when the limit passes without a pause. */
+  begin(over: () => void): void {
+    this.#over = over;
+    this.resume();
+  }
+
+  pause(): void {
+    clearTimeout(this.#timer);
+  }
+
+  /** From its beginning: what was asked for before the pause has been answered. */
+  resume(): void {
+    this.pause();
+    this.#timer = setTimeout(this.#over, this.#limitMs);
+  }
 }
 
 /** What `work` gives, unless its time is over or `signal` is aborted first: then its result is forgotten. */
-export async function beforeDeadline<T>(work: Promise<T>, { signal, limitMs, late }: Deadline): Promise<T> {
+export async function beforeDeadline<T>(
+  work: Promise<T>,
+  { signal, limitMs, late, limit = new Limit(limitMs) }: Deadline,
+): Promise<T> {
   const controller = new AbortController();
-  const timer = setTimeout(() => controller.abort(late()), limitMs);
+  limit.begin(() => controller.abort(late()));
   const stop = (): void => controller.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
   if (signal?.aborted) stop();
@@ -19,7 +51,7 @@ export async function beforeDeadline<T>(work: Promise<T>, { signal, limitMs, lat
     return await unlessAborted(work, controller.signal);
   } finally {
     signal?.removeEventListener('abort', stop);
-    clearTimeout(timer);
+    limit.pause();
   }
 }
 

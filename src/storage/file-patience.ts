@@ -1,11 +1,11 @@
 /** How long a file system may take for an answer, and what its errors mean. Knows no keys and no files. */
 import { StorageError, systemErrorCode, systemErrorReason, WalTError } from '../errors.ts';
-import { beforeDeadline } from './deadline.ts';
+import { beforeDeadline, Limit } from './deadline.ts';
 
 export interface FileStorageTimes {
   /** For one system call or a few. */
   readonly idleMs: number;
-  /** For a whole put. */
+  /** For a put, without the time in which it waits for its body. */
   readonly requestMs: number;
 }
 
@@ -32,18 +32,19 @@ export class FilePatience {
   async answer<T>(
     doing: string,
     { signal, limitMs = this.#idleMs }: Patience,
-    work: (givenUp: AbortSignal) => Promise<T>,
+    work: (givenUp: AbortSignal, limit: Limit) => Promise<T>,
   ): Promise<T> {
     signal?.throwIfAborted();
     if (this.#hanging > 0) throw this.#hangs(doing, 'an earlier request still has no answer');
     const controller = new AbortController();
-    const working = work(controller.signal);
+    const limit = new Limit(limitMs);
+    const working = work(controller.signal, limit);
     const late = () => {
       if (limitMs === this.#idleMs) this.#countUntilSettled(working); // a put may just wait for its body
       return this.#hangs(doing, `no answer for ${limitMs / 1000} s`);
     };
     try {
-      return await beforeDeadline(working, { signal, limitMs, late });
+      return await beforeDeadline(working, { signal, limitMs, late, limit });
     } catch (error) {
       controller.abort(error);
       throw this.#explain(doing, error);

@@ -1,9 +1,9 @@
 /** A storage in a folder: local disk, NFS, SMB, FUSE. Each key is a file below the root; a file under its final name is whole and durable. */
 import { constants, type Dirent } from 'node:fs';
-import { type FileHandle, lstat, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Bytes, bytesOf, compareBytes } from '../bytes.ts';
-import { syncFolder } from '../durable-file.ts';
+import { makeFolders, syncFolder } from '../durable-file.ts';
 import {
   ObjectExists,
   ObjectNotFound,
@@ -12,7 +12,7 @@ import {
   systemErrorReason,
   WalTError,
 } from '../errors.ts';
-import { unlessAborted } from './deadline.ts';
+import { type Limit, unlessAborted } from './deadline.ts';
 import { exists, ignore, makeFolder, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
 import { FilePatience, type FileStorageTimes } from './file-patience.ts';
 import {
@@ -34,11 +34,7 @@ const maxDepth = 16;
 /** Makes the root folder and those above it, durable. */
 export async function makeRoot(root: string): Promise<void> {
   try {
-    const first = await mkdir(root, { recursive: true, mode: 0o750 });
-    if (first === undefined) return;
-    for (let folder = root; folder !== dirname(first); folder = dirname(folder)) {
-      await syncFolder(dirname(folder));
-    }
+    await makeFolders(root, 0o750);
   } catch (error) {
     throw new StorageError(`could not make the folder "${root}": ${systemErrorReason(error)}`, { cause: error });
   }
@@ -65,12 +61,12 @@ export class FileStorage implements Storage {
   async put(key: string, body: Uint8Array | Bytes, { signal }: PutOptions = {}): Promise<void> {
     assertKey(key);
     const limitMs = this.#requestMs;
-    await this.#patience.answer(`write "${key}"`, { signal, limitMs }, async (givenUp) => {
+    await this.#patience.answer(`write "${key}"`, { signal, limitMs }, async (givenUp, limit) => {
       const path = this.#path(key);
       await this.#expectSameRoot();
       if (await exists(path)) return this.#refuse(key);
       const bytes = body instanceof Uint8Array ? bytesOf(body) : body;
-      const temporary = await writeTemporary(this.#root, abortable(bytes, givenUp));
+      const temporary = await writeTemporary(this.#root, abortable(bytes, givenUp, limit));
       try {
         await this.#makeFolders(dirname(path));
         givenUp.throwIfAborted();
@@ -278,13 +274,15 @@ interface ListFolderOptions {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Ends when nobody waits for the result any more, also while the next chunk does not come. */
-async function* abortable(bytes: Bytes, givenUp: AbortSignal): AsyncGenerator<Uint8Array> {
+/** Ends when nobody waits for the result any more, also while the next chunk does not come: that time is not the storage's. */
+async function* abortable(bytes: Bytes, givenUp: AbortSignal, limit: Limit): AsyncGenerator<Uint8Array> {
   const source = bytes[Symbol.asyncIterator]();
   let ended = false;
   try {
     for (;;) {
+      limit.pause();
       const next = await unlessAborted(source.next(), givenUp);
+      limit.resume();
       ended = next.done === true;
       if (next.done === true) return;
       yield next.value;

@@ -16,6 +16,7 @@ import type { Patience, StorageSettings } from './open.ts';
 import { makeClient } from './s3-client.ts';
 import { type Attempt, failed } from './s3-errors.ts';
 import { type Budget, pause, type RequestLimits, readBody, request, unlimited } from './s3-requests.ts';
+import { sweepUploads } from './s3-sweep.ts';
 import { uploadParts } from './s3-upload.ts';
 import { parseS3Url, type S3Location } from './s3-url.ts';
 import {
@@ -28,6 +29,7 @@ import {
   type Storage,
   type StoredBody,
   type StoredObject,
+  type SweepReport,
 } from './storage.ts';
 
 /** How many keys one request may delete, by S3's rules. */
@@ -132,6 +134,14 @@ export class S3Storage implements Storage {
       failures.push(...(await this.#deleteBatch(batch, signal)));
     }
     return { failed: failures };
+  }
+
+  async sweep(
+    isOrphan: (key: string, begunAt: Date) => boolean,
+    { signal }: RequestOptions = {},
+  ): Promise<SweepReport> {
+    const attempt = this.#attempt('list uploads', this.#location.prefix);
+    return sweepUploads(this.#client, { ...this.#location, attempt, isOrphan, limits: { ...this.#times, signal } });
   }
 
   async #deleteBatch(keys: readonly string[], signal: AbortSignal | undefined) {

@@ -30,6 +30,12 @@ export interface Storage {
   /** Deletes what is there; an absent key is fine, and every key that could not be deleted is named. */
   delete(keys: readonly string[], options?: RequestOptions): Promise<DeleteReport>;
 
+  /**
+   * Takes back uploads that were broken off, and that no listing shows. `isOrphan` is asked for each key and when it was begun, by the
+   * storage's clock. A folder's temporary files go with the next put. @throws UnsupportedError when the storage cannot tell what there is.
+   */
+  sweep?(isOrphan: (key: string, begunAt: Date) => boolean, options?: RequestOptions): Promise<SweepReport>;
+
   /** Where the settings ask for a way to store (storage class, encryption by the storage): @throws StorageError when this object is not. */
   expectStoredAsSet?(key: string, options?: RequestOptions): Promise<void>;
 }
@@ -66,6 +72,11 @@ export interface StoredObject {
 
 export interface DeleteReport {
   readonly failed: readonly { readonly key: string; readonly error: WalTError }[];
+}
+
+export interface SweepReport {
+  readonly removed: number;
+  readonly failed: readonly { readonly what: string; readonly error: WalTError }[];
 }
 
 const component = /^[!-.0-~]+$/; // printable ASCII without '/' and space

@@ -122,10 +122,58 @@ it.each([
   },
 );
 
+it.each([
+  ['basebackup-push', ['--checkpoint', 'slow'], 'checkpoint, Given: "slow", Choices: "fast", "spread"'],
+  ['basebackup-push', ['--max-rate', '31'], '--max-rate cannot be "31"'],
+  ['basebackup-push', ['--max-rate'], 'not enough arguments following: max-rate'],
+  ['basebackup-push', ['--annotate', 'x'], '--annotate cannot be "x"'],
+  ['basebackup-push', ['--annotate', 'a=1', '--annotate', 'a=2'], '--annotate gives "a" twice'],
+  ['basebackup-push', ['--annotate', 'a=1', '/data', 'more'], 'unknown argument: more'],
+  ['basebackup-push', ['--manifest-checksums', 'MD5'], 'manifest-checksums, Given: "MD5"'],
+  ['basebackup-push', ['--bogus'], 'unknown argument: bogus'],
+  ['basebackup-fetch', [], 'not enough non-option arguments'],
+  ['basebackup-fetch', ['d', 'n', 'more'], 'unknown argument: more'],
+  ['basebackup-fetch', ['d', '--tablespace-mapping', '/a'], '--tablespace-mapping cannot be "/a"'],
+  ['basebackup-fetch', ['-T', '/a=/b', '-T', '/a=/c', 'd'], '--tablespace-mapping gives "/a" twice'],
+  ['backup-list', ['more'], 'unknown argument: more'],
+  ['verify', ['name', '--all'], 'a name and --all exclude each other'],
+] as const)(
+  'refuses %s %j as wrong usage, under the name that it was called by or has',
+  async (name, words, message) => {
+    const ended = await walT('wal-t', [name, ...words]);
+    expect([ended.code, ended.stdout]).toEqual([2, '']);
+    expect(ended.stderr).toContain(message);
+    expect(ended.stderr).toMatch(new RegExp(`^${name === 'verify' ? '(wal-t|verify)' : name}: error: `));
+    expect(ended.stderr).toContain(': hint: ');
+    if (name !== 'verify') expect(await walT(name, words)).toEqual(ended);
+  },
+);
+
+it.each([
+  ['basebackup-push', 'backup-push', ['--annotate', 'a=1', '--annotate', 'b=2', '/nonexistent', '--max-rate=1M']],
+  ['basebackup-fetch', 'backup-fetch', ['-T', '/a=/b', '-T', '/c=/d', '/nonexistent/data']],
+] as const)("understands %s as %s, WAL-G's name", async (name, alias, words) => {
+  const ended = await walT('wal-t', [alias, ...words]);
+  expect(await walT(name, words)).toEqual(ended);
+  expect(ended.code).toBe(3);
+  expect(ended.stderr).toMatch(new RegExp(`^${name}: error: `));
+});
+
 it('shows commands, flags and every exit code by --help, and its version, on standard output', async () => {
   const help = await walT('wal-t', ['--help']);
   expect([help.code, help.stderr]).toEqual([0, '']);
-  for (const command of ['init', 'config', 'wal-push', 'wal-fetch', '--config', '--cluster', '--version']) {
+  for (const command of [
+    'init',
+    'config',
+    'wal-push',
+    'wal-fetch',
+    'basebackup-push',
+    'backup-fetch',
+    'verify',
+    '--config',
+    '--cluster',
+    '--version',
+  ]) {
     expect(help.stdout).toContain(command);
   }
   for (const [code, meaning] of Object.entries(exitCodeMeanings)) expect(help.stdout).toContain(`${code}  ${meaning}`);
@@ -136,7 +184,14 @@ it('shows commands, flags and every exit code by --help, and its version, on sta
     expect(own.stdout).toMatch(name === 'wal-push' ? /%p: the file/ : /200 any failure, under standby.signal its own/);
     expect(await walT('wal-t', [name, '--help'])).toEqual(own);
   }
-  for (const name of ['wal-t', 'wal-push', 'wal-fetch']) {
+  for (const name of ['basebackup-push', 'basebackup-fetch', 'backup-list']) {
+    const own = await walT(name, ['--help']);
+    expect([own.code, own.stderr]).toEqual([0, '']);
+    expect(own.stdout).toMatch(new RegExp(`^wal-t ${name}( |\\n)`));
+    expect(await walT('wal-t', [name, '--help'])).toEqual(own);
+    expect(await walT('wal-t', ['--cluster', '1', name, '--help'])).toEqual(own);
+  }
+  for (const name of ['wal-t', 'wal-push', 'wal-fetch', 'backup-list']) {
     expect(await walT(name, ['--version'])).toMatchObject({ code: 0, stdout: `${packageJson.version}\n`, stderr: '' });
   }
 });

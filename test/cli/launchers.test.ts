@@ -2,7 +2,7 @@
  * The launchers in bin/, run by each shell that may be a /bin/sh, over installations whose Node.js or bundle behaves in every
  * way that is known: PostgreSQL gets no exit code that WAL-T did not mean. The bundles here are a few lines each; see also e2e/.
  */
-import { spawnSync } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
@@ -40,13 +40,20 @@ const allShells: readonly Shell[] = [
 const shells = allShells.filter(({ words: [tool = ''] }) => hasTool(tool));
 const shebang: Shell = { shell: '#!/bin/sh', words: [] };
 
+/** Executables that only people and their scripts call: wal-t's bundle under another name, with its exit codes. */
+const walTs = ['wal-t', 'basebackup-push', 'basebackup-fetch', 'backup-list'] as const;
 /** Where a launcher runs and what of it: the three answers that PostgreSQL may get, and wal-t's. */
-const roles = ['wal-push', 'wal-fetch', 'wal-fetch under standby.signal', 'wal-t'] as const;
+const roles = ['wal-push', 'wal-fetch', 'wal-fetch under standby.signal', ...walTs] as const;
 type Role = (typeof roles)[number];
 type Codes = Readonly<Record<Role, number>>;
 
 function codes(push: number, fetch: number, standby: number, walT: number): Codes {
-  return { 'wal-push': push, 'wal-fetch': fetch, 'wal-fetch under standby.signal': standby, 'wal-t': walT };
+  return {
+    'wal-push': push,
+    'wal-fetch': fetch,
+    'wal-fetch under standby.signal': standby,
+    ...Object.fromEntries(walTs.map((name) => [name, walT])),
+  } as Codes;
 }
 const failure = codes(70, 200, 70, 70);
 const notRunnable = codes(3, 200, 3, 3);
@@ -346,7 +353,7 @@ describe.concurrent('an installation that is not whole', () => {
     for (const [name, code] of [
       ['wal-push', 70],
       ['wal-fetch', 200],
-      ['wal-t', 70],
+      ...walTs.map((name) => [name, 70] as const),
     ] as const) {
       const root = install('process.exit(90)');
       const path = join(root, 'bin', name);
@@ -531,6 +538,67 @@ describe.concurrent('wal-fetch', () => {
   });
 });
 
+/** The commands, their words between zeros, of the processes that a process has started. */
+function childrenOf(pid: number): string[] {
+  const pids = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+  return pids.map((child) => {
+    try {
+      return readFileSync(`/proc/${child}/cmdline`, 'utf8');
+    } catch {
+      return ''; // it has ended
+    }
+  });
+}
+
+describe.concurrent("one of wal-t's own executables", () => {
+  const others = walTs.filter((name) => name !== 'wal-t');
+  const env = { WALT_NODE: realNode };
+
+  it("hands its words to wal-t's bundle behind its name", async () => {
+    const root = install('process.stdout.write(JSON.stringify(process.argv.slice(1))); process.exit(90)');
+    const words = ['a b', '', '*', '--json'];
+    for (const name of others) {
+      for (const by of [...shells, shebang]) {
+        const { code, stdout, stderr } = await runBy(by, join(root, 'bin', name), words, { env });
+        expect([code, stderr], by.shell).toEqual([0, '']);
+        expect(JSON.parse(stdout), by.shell).toEqual([join(root, 'dist/wal-t.mjs'), name, ...words]);
+      }
+    }
+  });
+
+  it('speaks under its own name when Node.js gives no answer, or cannot be started', async () => {
+    for (const name of others) {
+      for (const by of shells) {
+        for (const [root, message] of [
+          [installAnswer(13), 'Node.js ended with 13'],
+          [install(undefined), '".*" is missing'],
+        ] as const) {
+          const { stderr } = await runBy(by, join(root, 'bin', name), [], { env });
+          expect(stderr, by.shell).toMatch(new RegExp(`^${name}: error: ${message}.*\n${name}: hint: .*\n$`));
+        }
+      }
+    }
+  });
+
+  it('has 16 threads for zstd, or as many as were asked for, which wal-push and wal-fetch do not need', async () => {
+    const root = install('process.stdout.write(process.env.UV_THREADPOOL_SIZE ?? "unset"); process.exit(90)');
+    for (const by of shells) {
+      for (const [name, UV_THREADPOOL_SIZE, expected] of [
+        ['wal-t', undefined, '16'],
+        ['basebackup-push', undefined, '16'],
+        ['basebackup-push', '', '16'],
+        ['basebackup-push', '5', '5'],
+        ['wal-push', undefined, 'unset'],
+        ['wal-fetch', '5', '5'],
+      ] as const) {
+        const given = UV_THREADPOOL_SIZE === undefined ? env : { ...env, UV_THREADPOOL_SIZE };
+        const { stdout } = await runBy(by, join(root, 'bin', name), ['A', 'B'], { env: given });
+        expect(stdout, `${by.shell} ${name} ${UV_THREADPOOL_SIZE}`).toBe(expected);
+      }
+    }
+  });
+});
+
 describe.concurrent('a signal', () => {
   /** Notes that it runs, which signal it gets first, and, as soon as it may, that it has cleaned up; then dies by the signal. */
   const worker = `
@@ -550,7 +618,7 @@ describe.concurrent('a signal', () => {
 
   it.each(shells)('is passed on by $shell, which dies by it after Node.js has cleaned up', async (by) => {
     const root = install(worker);
-    for (const name of ['wal-push', 'wal-fetch', 'wal-t'] as const) {
+    for (const name of ['wal-push', 'wal-fetch', 'wal-t', 'basebackup-push'] as const) {
       for (const signal of ['SIGTERM', 'SIGINT'] as const) {
         const command = await start({ name, root, by });
         process.kill(command.pid, signal);
@@ -580,6 +648,27 @@ describe.concurrent('a signal', () => {
       const command = await start({ name: 'wal-fetch', root, by, env: { WALT_NODE: node } });
       process.kill(command.pid, 'SIGINT');
       expect((await command.ended).signal).toBe('SIGINT');
+    },
+  );
+
+  it.skipIf(!hasTool('strace')).each(shells)(
+    'is not lost on a child that $shell has only forked, and that is still a copy of it',
+    async ({ shell, words }) => {
+      const root = install(`import { writeFileSync } from 'node:fs'; setTimeout(writeFileSync, 10_000, 'ran on', '');`);
+      // each process takes its time before it first says what it does about a signal
+      const delay = ['-e', 'trace=rt_sigaction', '-e', 'inject=rt_sigaction:delay_enter=500000:when=1'];
+      const by: Shell = { shell, words: ['strace', '-D', '-qq', '-f', '-o', '/dev/null', ...delay, ...words] };
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+        const cwd = workingFolder();
+        let pid = 0;
+        const onStart = (child: ChildProcess) => {
+          pid = child.pid ?? 0;
+        };
+        const ended = play('wal-push', { root, by, cwd, onStart, asRoot: true });
+        await waitFor('the fork', () => childrenOf(pid).some((command) => command.startsWith(words.join('\0'))));
+        process.kill(pid, signal);
+        expect([(await ended).signal, existsSync(join(cwd, 'ran on'))], signal).toEqual([signal, false]);
+      }
     },
   );
 });

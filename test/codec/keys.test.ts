@@ -173,7 +173,7 @@ describe('the content stanza', () => {
 
   /** An object whose header tells of what it does not hold. */
   async function forged(stanzas: readonly Stanza[], plain: Uint8Array): Promise<Buffer> {
-    return join(sealAge(bytesOf(plain), plain.length, { recipients: [alice], stanzas }).body);
+    return join(sealAge(bytesOf(plain), { recipients: [alice], stanzas }).body);
   }
 
   it('H44: must agree with what is inside: else the hosts that cannot decrypt were lied to', async () => {

@@ -157,7 +157,7 @@ const faults: Fault[] = [
   {
     what: 'read with an identity that does not fit',
     on: [],
-    reason: '".*/%s" in s3://.* is damaged: no identity fits: .*',
+    reason: '".*/%s" in s3://.* cannot be opened: no identity fits: .*',
     begin: ({ configure }) => configure(otherIdentity),
     mend: ({ configure }) => configure({}),
   },

@@ -42,7 +42,8 @@ it.each(clusters)('of PostgreSQL $major with segments of $walSegmentSize MiB', a
   expect(BigInt(systemIdentifier)).toBeGreaterThan(2n ** 53n);
 
   const control = parseControlFile(readFileSync(join(server.dataDirectory, 'global/pg_control')));
-  expect(control).toEqual({ systemIdentifier, controlVersion: Number(version), timeline: 1, segmentSizeBytes });
+  const expected = { systemIdentifier, controlVersion: Number(version), timeline: 1, segmentSizeBytes };
+  expect(control).toMatchObject(expected);
   const position = parseLsn(lsn) ?? 0n;
   expect(segmentNameAt(1, position, segmentSizeBytes)).toBe(current);
   expect(firstPage(server, current)).toMatchObject({

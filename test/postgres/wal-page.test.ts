@@ -26,6 +26,7 @@ it('reads timeline, address, system identifier and segment size, for every size 
         pageAddress,
         systemIdentifier: identifier.toString(),
         segmentSizeBytes,
+        pageSizeBytes: 8192,
       });
       expect(segmentNameAt(3, pageAddress, segmentSizeBytes).startsWith('00000003')).toBe(true);
     }),

@@ -1,5 +1,7 @@
 /** What a command is given when a test calls it in its own process: a repository's settings, and a log that is kept. */
 import type { Context } from '../../src/commands/context.ts';
+import { inlineCrew } from '../../src/commands/crew.ts';
+import { performTask } from '../../src/commands/crew-tasks.ts';
 import { readSettings } from '../../src/config.ts';
 import { openLog } from '../../src/log.ts';
 
@@ -19,12 +21,19 @@ export function makeContext(
     { value, source: 'test' },
   ]);
   const lines: string[] = [];
-  return {
+  const context: TestContext = {
     settings: readSettings(Object.fromEntries(entries)),
     log: openLog({ program: 'test', level: 'debug', format: 'text', write: (line) => lines.push(line) }),
     signal: new AbortController().signal,
     host: 'test-host',
+    libpq: {},
+    crew: (size) =>
+      inlineCrew((task, progress, signal) => {
+        const any = AbortSignal.any([context.signal, signal]);
+        return performTask({ ...context, signal: any }, task, progress);
+      }, size),
     ...members,
     lines,
   };
+  return context;
 }

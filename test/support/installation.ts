@@ -45,7 +45,7 @@ export function prepareInstallation(): () => void {
   const copy = mkdtempSync(join(tmpdir(), 'wal-t-installation-'));
   chmodSync(copy, 0o755);
   const servers = readdirSync(join(serversFolder, 'node_modules')).filter((name) => name.startsWith('pg'));
-  const parts = ['bin', 'dist', 'package.json', 'node_modules/@mongodb-js'];
+  const parts = ['bin', 'dist', 'package.json', 'node_modules/@mongodb-js', 'node_modules/@node-rs'];
   for (const part of [...parts, ...servers.map((name) => join('test/servers/node_modules', name))]) {
     mkdirSync(dirname(join(copy, part)), { recursive: true });
     cpSync(join(checkout, part), join(copy, part), { recursive: true, verbatimSymlinks: true });

@@ -23,6 +23,8 @@ export interface ServerOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** MiB; one keeps tests fast. */
   readonly walSegmentSize?: number;
+  /** Do the pages carry checksums? Unless told, as the version has it: 18 does, older ones do not. */
+  readonly checksums?: boolean;
   /** Another set of executables, such as Debian's. */
   readonly bin?: string;
 }
@@ -48,6 +50,8 @@ export class PostgresServer {
   /** Holds the data directory, the socket and the log. */
   readonly folder: string;
   readonly dataDirectory: string;
+  /** Further words of its command line, such as `-c config_file=…`. */
+  readonly words: string[] = [];
   #process: ChildProcess | undefined;
 
   private constructor(folder: string, { major, bin }: Pick<ServerOptions, 'major' | 'bin'>) {
@@ -72,6 +76,9 @@ export class PostgresServer {
       '--locale=C',
       '--no-sync',
     ];
+    if (options.checksums !== undefined && options.checksums !== options.major >= 18) {
+      words.push(options.checksums ? '--data-checksums' : '--no-data-checksums');
+    }
     const segmentSize = options.walSegmentSize ?? 1;
     words.push(`--wal-segsize=${segmentSize}`);
     server.#call(join(server.bin, 'initdb'), words);
@@ -87,6 +94,11 @@ export class PostgresServer {
     rmSync(join(copy.dataDirectory, 'postmaster.pid'), { force: true });
     copy.configure({ unix_socket_directories: copy.folder });
     return copy;
+  }
+
+  /** A server like this one, whose data directory is still to be made: by a restore. */
+  elsewhere(): PostgresServer {
+    return new PostgresServer(makeFolder(`pg${this.major}`), this);
   }
 
   /** A base backup by hand, as the manual tells it: for restores, without pg_wal's content. */
@@ -148,7 +160,7 @@ export class PostgresServer {
   /** Starts the server without waiting. */
   launch(): void {
     const log = openSync(join(this.folder, 'log'), 'a', 0o644);
-    const child = spawn(join(this.bin, 'postgres'), ['-D', this.dataDirectory, '-k', this.folder], {
+    const child = spawn(join(this.bin, 'postgres'), ['-D', this.dataDirectory, '-k', this.folder, ...this.words], {
       ...account,
       cwd: '/',
       env: plainEnvironment(),

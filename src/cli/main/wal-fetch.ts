@@ -1,4 +1,4 @@
-/** Entry of the wal-fetch bundle. Two plain arguments, as PostgreSQL gives them, need no parser; anything else is read by wal-t's. */
+/** Entry of the wal-fetch bundle. A restore_command as people and `restore` write it needs no parser; anything else is read by wal-t's. */
 import process from 'node:process';
 import { walFetch } from '../../commands/wal-fetch.ts';
 import { UsageError } from '../../errors.ts';
@@ -6,7 +6,7 @@ import { runParsed } from '../parsed.ts';
 import { run } from '../run.ts';
 
 const program = 'wal-fetch';
-const words = process.argv.slice(2);
+const { flags, words } = takeFlags(process.argv.slice(2));
 
 if (words.some((word) => word.startsWith('-'))) {
   await runParsed(program);
@@ -18,7 +18,24 @@ if (words.some((word) => word.startsWith('-'))) {
     }
     return {
       program,
-      work: async (context) => ((await walFetch(context, { name, path })) === 'delivered' ? 'done' : 'absent'),
+      work: async (context) =>
+        (await walFetch(context, { ...flags, name, path })) === 'delivered' ? 'done' : 'absent',
     };
   });
+}
+
+/** The flags that `restore` writes in front of the two arguments, and the words behind: there may be other flags among them. */
+function takeFlags(given: readonly string[]) {
+  const flags: { timeline?: string; endAt?: string; beside?: boolean } = {};
+  const words = [...given];
+  for (;;) {
+    const [flag, value = '-'] = words;
+    if (flag === '--beside') flags.beside = true;
+    else if (value.startsWith('-')) break;
+    else if (flag === '--timeline') flags.timeline = value;
+    else if (flag === '--end-at') flags.endAt = value;
+    else break;
+    words.splice(0, flag === '--beside' ? 1 : 2);
+  }
+  return { flags, words };
 }

@@ -1,0 +1,25 @@
+/** What a file of commands/ makes its command of: the parser, and the job that is done when it was asked for. */
+import type { Argv } from 'yargs';
+import type { Job } from './run.ts';
+
+/** Flags that every command has. */
+export interface GlobalFlags {
+  readonly config: string | undefined;
+  readonly cluster: string | undefined;
+}
+
+export type Parser = Argv<GlobalFlags>;
+
+/** Says what is to be done. `program` begins every message. */
+export type SetJob = (program: string, flags: GlobalFlags, work: Job['work']) => void;
+
+/** Adds one command to the parser. What only it needs it loads when it runs: wal-push with flags is read by the same parser. */
+export type AddCommand = (parser: Parser, setJob: SetJob) => Parser;
+
+/** The flag `--json` of commands that print a result. */
+export const jsonFlag = { type: 'boolean', default: false, describe: 'print the result as JSON' } as const;
+
+/** What `--json` prints. LSNs, identifiers and times in nanoseconds are strings in it (H46). */
+export function formatJson(result: unknown): string {
+  return JSON.stringify(result, (_, value) => (typeof value === 'bigint' ? String(value) : value), 2);
+}

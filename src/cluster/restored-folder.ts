@@ -1,0 +1,343 @@
+/** The folder that a backup is restored into, with its tablespaces: empty at the beginning, and marked as unfinished until all is durable. */
+import { constants } from 'node:fs';
+import { lstat, mkdir, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { type BytePath, showPath, toBytePath, toFilePath } from '../byte-path.ts';
+import { type Bytes, bytesOf } from '../bytes.ts';
+import { makeFolders, replaceFile, syncFolder } from '../durable-file.ts';
+import { CorruptError, HostError, systemErrorCode, systemErrorReason, UsageError } from '../errors.ts';
+import { formatBytes } from '../quantities.ts';
+import { freeBytes } from './host-limits.ts';
+import { type FileAttributes, temporaryEnding } from './restored-file.ts';
+
+export interface TablespacePlace {
+  readonly oid: string;
+  /** Absolute. */
+  readonly location: BytePath;
+}
+
+export interface FolderOptions {
+  /** The backup's name: an interrupted restore is only gone on with when it was of the same. */
+  readonly backup: string;
+  readonly resume: boolean;
+  /** Length of all files. */
+  readonly rawBytes: number;
+  readonly tablespaces: readonly TablespacePlace[];
+  /** The command that goes on with this restore. */
+  readonly again: string;
+}
+
+export interface FolderEntry {
+  readonly type: 'folder' | 'tablespace';
+  /** Relative; of a tablespace `pg_tblspc/<oid>`. */
+  readonly path: BytePath;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Says of which backup the restore is that is under way here. */
+const markName = '.wal-t-restore.json';
+/** A line for each part that is done. */
+const finishedName = '.wal-t-restore.parts';
+
+export class RestoredFolder {
+  /** Absolute. */
+  readonly root: BytePath;
+  /** Was anything there before? */
+  readonly isResumed: boolean;
+  /** Whom everything is given to instead of the owners in the backup; undefined when it belongs to whoever restores. */
+  readonly #owner: 'as backed up' | NonNullable<FileAttributes['owner']> | undefined;
+  readonly #path: string;
+  readonly #locations: ReadonlyMap<string, BytePath>;
+  /** Parts whose files are all there and durable: an interrupted restore may have left others', of which nobody knows what they are. */
+  readonly #finished: ReadonlySet<string>;
+
+  private constructor(
+    path: string,
+    { tablespaces }: FolderOptions,
+    found: Pick<RestoredFolder, 'isResumed'> & { owner: OwnerRule; finished: ReadonlySet<string> },
+  ) {
+    this.#path = path;
+    this.root = toBytePath(path);
+    this.isResumed = found.isResumed;
+    this.#owner = found.owner;
+    this.#finished = found.finished;
+    this.#locations = new Map(tablespaces.map(({ oid, location }) => [oid, location]));
+  }
+
+  /**
+   * Looks whether there is place, makes the folder and marks it.
+   * @throws HostError when something else is there, or not enough space; UsageError when two tablespaces share a place.
+   */
+  static async prepare(path: string, options: FolderOptions): Promise<RestoredFolder> {
+    const names = await namesIn(toBytePath(path));
+    const isResumed = await expectOwn(path, names, options);
+    if (!isResumed) await expectFreePlaces(toBytePath(path), options.tablespaces);
+    await expectSpace(path, options);
+    try {
+      if (isResumed) await takeControlFile(path);
+      await makeFolders(path, 0o700);
+      await replaceFile(`${path}/${markName}`, bytesOf(Buffer.from(`${JSON.stringify({ backup: options.backup })}\n`)));
+    } catch (error) {
+      throw unwritable(toBytePath(path), error);
+    }
+    const finished = isResumed ? await readFinished(path) : new Set<string>();
+    return new RestoredFolder(path, options, { isResumed, owner: await ownerRule(path), finished });
+  }
+
+  /** Did an interrupted restore come to the end of this part? `commitment` tells it from every other. */
+  isFinished(commitment: string): boolean {
+    return this.#finished.has(commitment);
+  }
+
+  /** Remembers a part whose files are all there and durable. */
+  async noteFinished(commitment: string): Promise<void> {
+    try {
+      const handle = await open(`${this.#path}/${finishedName}`, 'a', 0o600);
+      try {
+        await handle.write(`${commitment}\n`);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    } catch (error) {
+      throw unwritable(this.root, error);
+    }
+  }
+
+  /** Whose a file is to be that belonged to `backedUp`. */
+  ownerOf(backedUp: NonNullable<FileAttributes['owner']>): FileAttributes['owner'] {
+    return this.#owner === 'as backed up' ? backedUp : this.#owner;
+  }
+
+  /** Gives a file that was made here to whom the control file belongs: the server. */
+  async giveFile(path: string): Promise<void> {
+    const { uid, gid } = await stat(`${this.#path}/global/pg_control${temporaryEnding}`);
+    await this.#give(toBytePath(path), { mode: 0o600, uid, gid });
+  }
+
+  /** Whose all files are to be; 'as backed up' where each has its own. */
+  get owner(): OwnerRule {
+    return this.#owner;
+  }
+
+  /** Open to nobody else until it is finished. */
+  async makeFolder({ path }: FolderEntry): Promise<void> {
+    await makePlainFolder(`${this.root}/${path}`);
+  }
+
+  /** The folder where the tablespace goes, and the link that leads there. @throws CorruptError when the manifest does not name it. */
+  async makeTablespace({ path }: FolderEntry): Promise<void> {
+    const location = this.#locationOf(path);
+    const link = `${this.root}/${path}`;
+    try {
+      await makeFolders(toFilePath(location), 0o700);
+      await symlink(toFilePath(location), toFilePath(link));
+    } catch (error) {
+      if (systemErrorCode(error) !== 'EEXIST' || !this.isResumed) throw unwritable(link, error);
+      const target = await readlink(toFilePath(link), { encoding: 'latin1' }).catch(() => undefined);
+      if (target !== location) throw unwritable(link, error);
+    }
+  }
+
+  #locationOf(path: BytePath): BytePath {
+    const location = this.#locations.get(path.slice(path.lastIndexOf('/') + 1));
+    if (location === undefined) throw new CorruptError(`the manifest names no tablespace for "${showPath(path)}"`);
+    return location;
+  }
+
+  /** Owner and mode as they were, and durable with all that it names. */
+  async finishFolder(entry: FolderEntry): Promise<void> {
+    const target = entry.type === 'folder' ? `${this.root}/${entry.path}` : this.#locationOf(entry.path);
+    try {
+      await this.#give(target, entry);
+      await syncFolder(toFilePath(target));
+      if (entry.type === 'tablespace') await syncFolder(toFilePath(target.slice(0, target.lastIndexOf('/')) || '/'));
+    } catch (error) {
+      throw unwritable(target, error);
+    }
+  }
+
+  /** Through an open file, and never through a link that somebody has put there meanwhile. */
+  async #give(target: BytePath, { mode, uid, gid }: Omit<FolderEntry, 'type' | 'path'>): Promise<void> {
+    const owner = this.ownerOf({ uid, gid });
+    const handle = await open(toFilePath(target), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      if (owner !== undefined) await handle.chown(owner.uid, owner.gid);
+      await handle.chmod(mode);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /**
+   * Writes `backup_manifest`, and gives the control file its name, which makes a cluster of all this.
+   * @param controlFile  relative; it stands there under its temporary name.
+   */
+  async finish(controlFile: BytePath, backupManifest: Bytes): Promise<void> {
+    try {
+      const written = `${this.#path}/backup_manifest`;
+      await replaceFile(written, backupManifest);
+      const control = `${this.root}/${controlFile}`;
+      const attributes = await stat(toFilePath(`${control}${temporaryEnding}`));
+      const folder = { mode: 0o700, uid: attributes.uid, gid: attributes.gid };
+      await this.#give(toBytePath(written), { ...folder, mode: 0o600 });
+      await this.#give(this.root, { ...folder, mode: (attributes.mode & 0o040) === 0 ? 0o700 : 0o750 });
+      await syncFolder(this.#path);
+      await syncFolder(dirname(this.#path));
+      await rename(toFilePath(`${control}${temporaryEnding}`), toFilePath(control));
+      await syncFolder(dirname(showPath(control)));
+      await rm(`${this.#path}/${finishedName}`, { force: true });
+      await rm(`${this.#path}/${markName}`);
+      await syncFolder(this.#path);
+    } catch (error) {
+      throw unwritable(this.root, error);
+    }
+  }
+}
+
+export type OwnerRule = 'as backed up' | NonNullable<FileAttributes['owner']> | undefined;
+
+/** The lines that were written whole. */
+async function readFinished(path: string): Promise<Set<string>> {
+  const text = await readFile(`${path}/${finishedName}`, 'utf8').catch(() => '');
+  return new Set(text.split('\n').slice(0, -1));
+}
+
+/** It was interrupted when it was a cluster already, but nobody had been told: it is none again. @throws HostError when a server was started there. */
+async function takeControlFile(path: string): Promise<void> {
+  const names = await readdir(path);
+  const started = names.find((name) => name === 'postmaster.pid' || name === 'postmaster.opts');
+  if (started !== undefined) {
+    throw new HostError(`a server was started in "${path}"`, {
+      detail: `"${started}" is there`,
+      hint: 'The restore had come to its end. Use it as it is, or restore into another folder.',
+    });
+  }
+  const global = await lstat(`${path}/global`).catch(() => undefined);
+  if (global?.isDirectory() !== true) return; // a link may lead into a live cluster
+  const control = `${path}/global/pg_control`;
+  await rename(control, `${control}${temporaryEnding}`).catch((error: unknown) => {
+    if (systemErrorCode(error) !== 'ENOENT') throw error;
+  });
+}
+
+/** Only root can give files away: to the owner that the folder has, or had before it was filled, else to whom they belonged. */
+async function ownerRule(path: string): Promise<OwnerRule> {
+  const folder = await stat(path);
+  const mark = `${path}/${markName}`;
+  const made = await stat(mark);
+  if (made.uid !== 0) return undefined;
+  return folder.uid === 0 ? 'as backed up' : { uid: folder.uid, gid: folder.gid };
+}
+
+/** The names in a folder; undefined when there is none. */
+async function namesIn(path: BytePath): Promise<readonly string[] | undefined> {
+  try {
+    return await readdir(toFilePath(path), 'latin1');
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    throw unwritable(path, error);
+  }
+}
+
+/** @returns whether a restore of this very backup was begun here. */
+async function expectOwn(
+  path: string,
+  names: readonly string[] | undefined,
+  { backup, resume, again }: FolderOptions,
+): Promise<boolean> {
+  // killed before it was marked, a restore has left nothing but the mark's temporary file
+  const isEmpty = names === undefined || names.every((name) => name.startsWith(`${markName}.wal-t-`));
+  if (isEmpty) return false;
+  const begun = names.includes(markName) ? await readMark(`${path}/${markName}`) : undefined;
+  if (resume && begun === backup) return true;
+  if (begun === undefined) {
+    throw new HostError(`"${path}" is not empty`, {
+      detail: names.includes('PG_VERSION') ? 'it looks like the data directory of a cluster' : undefined,
+      hint: 'Give an empty folder, or one that does not exist yet. Nothing was changed.',
+    });
+  }
+  throw new HostError(`"${path}" holds an unfinished restore of backup ${begun}`, {
+    hint:
+      begun === backup
+        ? `Go on with "${again}", or remove the folder.`
+        : 'Go on with that one (--resume), or remove the folder.',
+  });
+}
+
+async function readMark(path: string): Promise<string | undefined> {
+  try {
+    const mark: unknown = JSON.parse(await readFile(path, 'utf8'));
+    return typeof mark === 'object' && mark !== null && 'backup' in mark ? String(mark.backup) : undefined;
+  } catch {
+    return undefined; // then it is a file like any other, and the folder not empty
+  }
+}
+
+/** Below the data directory is a place, too, as in a restore beside the cluster. */
+async function expectFreePlaces(root: BytePath, tablespaces: readonly TablespacePlace[]): Promise<void> {
+  const seen = new Set<BytePath>();
+  for (const { location } of tablespaces) {
+    const where = showPath(location);
+    const hint = 'Correct --tablespace-mapping.';
+    if (seen.has(location)) throw new UsageError(`two tablespaces cannot both go to "${where}"`, { hint });
+    if (`${root}/`.startsWith(`${location}/`)) {
+      throw new UsageError(`a tablespace cannot go to "${where}": the data directory "${showPath(root)}" is there`, {
+        hint,
+      });
+    }
+    seen.add(location);
+    if (((await namesIn(location)) ?? []).length === 0) continue;
+    throw new HostError(`the tablespace's place "${where}" is not empty`, {
+      hint: `Another cluster may live there. Send it elsewhere: --tablespace-mapping ${where}=/another/folder`,
+    });
+  }
+}
+
+/** Counts what is free on each file system that something goes to, once. */
+async function expectSpace(path: string, { rawBytes, tablespaces, resume }: FolderOptions): Promise<void> {
+  if (resume) return; // a part of it is there already
+  const free = new Map<number, number>();
+  for (const place of [toBytePath(path), ...tablespaces.map(({ location }) => location)]) {
+    const existing = await nearestFolder(place);
+    const bytes = await freeBytes(toFilePath(existing));
+    if (bytes === undefined) return;
+    free.set((await stat(toFilePath(existing))).dev, bytes);
+  }
+  const total = [...free.values()].reduce((sum, bytes) => sum + bytes, 0);
+  if (total >= rawBytes) return;
+  throw new HostError(
+    `there is not enough space for the backup: it has ${formatBytes(rawBytes)}, and ${formatBytes(total)} are free`,
+    {
+      detail: `in "${path}"${tablespaces.length > 0 ? ' and the places of its tablespaces' : ''}; nothing was written`,
+      hint: 'Free space, or restore into a larger file system.',
+    },
+  );
+}
+
+async function nearestFolder(path: BytePath): Promise<BytePath> {
+  const found = await stat(toFilePath(path)).catch(() => undefined);
+  return found?.isDirectory() === true || path === dirname(path) ? path : nearestFolder(dirname(path));
+}
+
+/** Never follows a link: what is there must be a folder. */
+async function makePlainFolder(target: BytePath): Promise<void> {
+  try {
+    await mkdir(toFilePath(target), { mode: 0o700 });
+  } catch (error) {
+    const found = await lstat(toFilePath(target)).catch(() => undefined);
+    if (systemErrorCode(error) !== 'EEXIST' || found?.isDirectory() !== true) throw unwritable(target, error);
+  }
+}
+
+function unwritable(target: BytePath, error: unknown): unknown {
+  const code = systemErrorCode(error);
+  if (code === undefined) return error;
+  return new HostError(`could not make "${showPath(target)}": ${systemErrorReason(error)}`, {
+    hint: 'Look at the permissions and at the disk there. root can restore anywhere, and gives all files to their owner.',
+    cause: error,
+  });
+}

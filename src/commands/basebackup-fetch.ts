@@ -1,0 +1,238 @@
+/**
+ * basebackup-fetch DIR [NAME|LATEST]: the files of a base backup, out of the archive into an empty folder. Recovery is PostgreSQL's, or `restore`'s.
+ *
+ * `global/pg_control` comes last, when everything else is durable: PostgreSQL starts no cluster without it, so half a restore is none.
+ * The list of files is read as if an enemy had written it (H32): folders and files are made new, and nothing is ever written through a link.
+ */
+import { availableParallelism } from 'node:os';
+import { isAbsolute, resolve } from 'node:path';
+import type { Archive } from '../archive/archive.ts';
+import {
+  clusterLines,
+  controlFilePath,
+  type EntryLine,
+  type FileLine,
+  type FilesLine,
+  type PartLine,
+  parseLines,
+  tablespaceMapPath,
+} from '../archive/files-list.ts';
+import { type BackupManifest, readManifest } from '../archive/manifest.ts';
+import { readStream } from '../archive/part.ts';
+import { parsePath, showPath, toBytePath } from '../byte-path.ts';
+import { RestoredFolder, type TablespacePlace } from '../cluster/restored-folder.ts';
+import { UsageError } from '../errors.ts';
+import { formatBackupManifest, type ManifestFile } from '../postgres/backup-manifest.ts';
+import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
+import type { RestoreBatch } from './basebackup-fetch/restore-part.ts';
+import type { Context } from './context.ts';
+import type { Crew } from './crew.ts';
+
+export interface BasebackupFetchArguments {
+  readonly dir: string;
+  /** A backup's name, or LATEST. */
+  readonly name: string;
+  /** Where tablespaces go, by where they were: absolute paths. */
+  readonly tablespaceMapping: ReadonlyMap<string, string>;
+  /** Go on with what an interrupted restore has left. */
+  readonly resume: boolean;
+}
+
+export interface BasebackupFetchResult {
+  readonly manifest: BackupManifest;
+  readonly folder: string;
+  readonly tablespaces: readonly { readonly oid: string; readonly location: string }[];
+  readonly seconds: number;
+  /** Bytes of files that an interrupted restore had left, and that were right. */
+  readonly keptBytes: number;
+}
+
+/** Returns when every file is there, was verified and is durable. */
+export async function basebackupFetch(
+  context: Context,
+  args: BasebackupFetchArguments,
+): Promise<BasebackupFetchResult> {
+  const archive = await openArchive(context);
+  const { id } = chooseBackup(await readCatalogue(context, archive), args.name);
+  const manifest = await readManifest(archive, id, context);
+  return fetchBackup(context, { archive, manifest, ...args, again: `basebackup-fetch ${args.dir} ${id} --resume` });
+}
+
+export interface FetchOptions extends Omit<BasebackupFetchArguments, 'name'> {
+  readonly archive: Archive;
+  readonly manifest: BackupManifest;
+  /** The command that goes on with it when it is interrupted. */
+  readonly again: string;
+  /** Done when all files are there and before they are a cluster: whatever it writes must be durable when it returns. */
+  readonly settle?: (target: RestoredFolder) => Promise<void>;
+}
+
+/** The files of one backup. */
+export async function fetchBackup(context: Context, options: FetchOptions): Promise<BasebackupFetchResult> {
+  const startedMs = performance.now();
+  const { archive, manifest, again, settle } = options;
+  const folder = resolve(context.workingDirectory, options.dir);
+  const tablespaces = placeTablespaces(manifest, options.tablespaceMapping);
+  const target = await RestoredFolder.prepare(folder, {
+    backup: manifest.id,
+    resume: options.resume,
+    rawBytes: manifest.statistics.rawBytes,
+    tablespaces,
+    again,
+  });
+  const restore: Restore = { ...context, archive, manifest, target, keptBytes: 0, doneBytes: 0 };
+  try {
+    await restoreFiles(restore);
+    await settle?.(target);
+    await target.finish(toBytePath(controlFilePath), formatManifest(restore));
+  } catch (error) {
+    context.log.warning(`"${folder}" is not complete: PostgreSQL cannot start from it`, {
+      hint: `Go on with "${again}", or remove the folder.`,
+    });
+    throw error;
+  }
+  const seconds = (performance.now() - startedMs) / 1000;
+  const placed = tablespaces.map(({ oid, location }) => ({ oid, location: showPath(location) }));
+  return { manifest, folder, tablespaces: placed, seconds, keptBytes: restore.keptBytes };
+}
+
+interface Restore extends Context {
+  readonly archive: Archive;
+  readonly manifest: BackupManifest;
+  readonly target: RestoredFolder;
+  keptBytes: number;
+  doneBytes: number;
+}
+
+/** Where each tablespace goes. @throws UsageError when the mapping names one that the backup does not have. */
+function placeTablespaces({ tablespaces }: BackupManifest, mapping: ReadonlyMap<string, string>): TablespacePlace[] {
+  const known = tablespaces.map(({ oid, ...place }) => ({ oid, from: parsePath(place) ?? '' }));
+  for (const from of mapping.keys()) {
+    if (known.some((one) => one.from === toBytePath(from))) continue;
+    throw new UsageError(`the backup has no tablespace at "${from}"`, {
+      detail: known.length === 0 ? 'it has none' : `it has ${known.map((one) => `"${showPath(one.from)}"`).join(', ')}`,
+      hint: 'Write --tablespace-mapping OLD=NEW, OLD as it was on the server.',
+    });
+  }
+  return known.map(({ oid, from }) => {
+    const to = [...mapping].find(([old]) => toBytePath(old) === from)?.[1];
+    if (to !== undefined && !isAbsolute(to)) {
+      throw new UsageError(`"${to}" is not an absolute path`, { hint: 'PostgreSQL demands one for a tablespace.' });
+    }
+    return { oid, location: to === undefined ? from : toBytePath(to) };
+  });
+}
+
+/**
+ * Every line of the backup's list of files that is to be restored, checked. `tablespace_map` is not: PostgreSQL would make the links anew
+ * from it when it starts, to where the tablespaces were. They are made already, as by `pg_basebackup` in plain format.
+ */
+async function* filesOf({ archive, manifest, signal }: Restore): AsyncGenerator<FilesLine> {
+  const stream = readStream(archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
+  for await (const line of clusterLines(parseLines(stream))) {
+    if (line.type !== 'file' || line.path !== tablespaceMapPath) yield line;
+  }
+}
+
+async function restoreFiles(restore: Restore): Promise<void> {
+  const crew = restore.crew(workersFor(restore));
+  const running = new Set<Promise<void>>();
+  let failure: unknown;
+  try {
+    for await (const { part, files } of partsOf(restore)) {
+      if (failure !== undefined) break;
+      const task = restorePart(restore, crew, { part, files });
+      const ended = task.catch((error: unknown) => {
+        failure ??= error;
+      });
+      running.add(ended);
+      void ended.then(() => running.delete(ended));
+      if (running.size >= crew.size * tasksAhead) await Promise.race(running);
+    }
+    await Promise.all(running);
+    if (failure !== undefined) throw failure;
+  } finally {
+    await crew.close();
+  }
+}
+
+/** So many tasks for each worker are read ahead of the list. */
+const tasksAhead = 2;
+
+/** The parts, with the files that stand in each. Folders and links are made on the way, since the list names them before what they hold. */
+async function* partsOf(restore: Restore): AsyncGenerator<{ part: PartLine; files: FileLine[] }> {
+  let part: PartLine | undefined;
+  let files: FileLine[] = [];
+  for await (const line of filesOf(restore)) {
+    if (line.type === 'file') files.push(line);
+    else if (line.type !== 'part') await makeEntry(restore, line);
+    else {
+      if (part !== undefined) yield { part, files };
+      [part, files] = [line, []];
+    }
+  }
+  if (part !== undefined) yield { part, files };
+}
+
+async function makeEntry({ target }: Restore, line: Exclude<EntryLine, FileLine>): Promise<void> {
+  if (line.type === 'folder') await target.makeFolder(line);
+  else await target.makeTablespace(line);
+}
+
+async function restorePart(
+  restore: Restore,
+  crew: Crew,
+  { part, files }: { part: PartLine; files: FileLine[] },
+): Promise<void> {
+  const { archive, manifest, target } = restore;
+  const batch: RestoreBatch = {
+    part,
+    files,
+    manifestChecksums: manifest.manifestChecksums,
+    root: target.root,
+    renamed: controlFilePath,
+    owner: target.owner,
+    left: target.isResumed ? (target.isFinished(part.sha256) ? 'whole' : 'unknown') : 'nothing',
+  };
+  const { systemIdentifier, keys } = archive;
+  const kept = await crew.run<number>({ kind: 'restore-part', systemIdentifier, keys, batch }, (bytes) => {
+    restore.doneBytes += bytes;
+    report(restore);
+  });
+  restore.keptBytes += kept;
+  if (part.last !== true) await target.noteFinished(part.sha256);
+}
+
+function report({ manifest, doneBytes, report }: Restore): void {
+  const { rawBytes, files } = manifest.statistics;
+  report?.({ what: 'restored', doneBytes: Math.min(doneBytes, rawBytes), totalBytes: rawBytes, files });
+}
+
+/** PostgreSQL's own backup_manifest, from the list of files; folders get their modes and are made durable on the way. */
+async function* formatManifest(restore: Restore): AsyncGenerator<Uint8Array> {
+  const { manifest, target } = restore;
+  const { manifestChecksums: algorithm, timeline, startLsn, consistentLsn } = manifest;
+  async function* files(): AsyncGenerator<ManifestFile> {
+    for await (const line of filesOf(restore)) {
+      if (line.type === 'folder' || line.type === 'tablespace') await target.finishFolder(line);
+      if (line.type !== 'file') continue;
+      const { path, sizeBytes, mtimeNs, checksum } = line;
+      yield {
+        path,
+        sizeBytes,
+        modifiedAt: new Date(Number(mtimeNs / 1_000_000n)),
+        checksum: checksum === undefined || algorithm === 'NONE' ? undefined : { algorithm, hex: checksum },
+      };
+    }
+  }
+  yield* formatBackupManifest(files(), {
+    postgresMajor: Math.floor(manifest.postgres.versionNumber / 10_000),
+    systemIdentifier: manifest.systemIdentifier,
+    walRanges: [{ timeline, startLsn, endLsn: consistentLsn }],
+  });
+}
+
+/** A host that is restored has nothing else to do. */
+function workersFor({ settings }: Context): number {
+  return settings.workers ?? Math.min(16, availableParallelism());
+}

@@ -1,0 +1,120 @@
+/** Reads a stored part from its beginning to its end and hands out the files that stand in it, each checked against the list of files. */
+import type { Archive } from '../archive/archive.ts';
+import type { FileLine, PartLine } from '../archive/files-list.ts';
+import { readStream } from '../archive/part.ts';
+import { showPath } from '../byte-path.ts';
+import { CorruptError } from '../errors.ts';
+import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.ts';
+
+/** Takes the content of one file. */
+export interface FileSink {
+  write(chunk: Uint8Array): void;
+  /** The whole content was right. */
+  end(): void;
+  /** It was not, or is not to be had. */
+  abandon(): void;
+}
+
+export interface ReadPart {
+  readonly part: PartLine;
+  /** The files to take out of it, in the order of the list. */
+  readonly files: readonly FileLine[];
+  readonly manifestChecksums: ManifestChecksums;
+}
+
+export interface ReadPartOptions {
+  readonly signal: AbortSignal;
+  readonly progress: (bytes: number) => void;
+  readonly open: (file: FileLine) => FileSink;
+}
+
+/**
+ * All of the part is read, also what no file needs: it is known to be right when this returns.
+ * @throws CorruptError when it is not what the backup committed to, or a file in it has another checksum than the list says.
+ */
+export async function readPartFiles(
+  archive: Archive,
+  { part, files, manifestChecksums }: ReadPart,
+  options: ReadPartOptions,
+): Promise<void> {
+  const name = { backup: part.backup, part: part.number };
+  const waiting = files.map((file) => new Taking(file, startOf(file, part), { manifestChecksums, ...options }));
+  let current = 0;
+  let offset = 0;
+  try {
+    for (; waiting[current]?.isEmpty; current += 1) waiting[current]?.take(Buffer.alloc(0), 0);
+    for await (const chunk of readStream(archive, name, part, options)) {
+      while (waiting[current]?.take(chunk, offset) === true) current += 1;
+      offset += chunk.length;
+      options.progress(chunk.length);
+    }
+    if (current < waiting.length)
+      throw new CorruptError(`the list of files names content that part ${part.number} does not have`);
+  } catch (error) {
+    waiting[current]?.abandon();
+    throw error;
+  }
+}
+
+/** Where the file's content begins in the raw part. */
+function startOf({ path, extents }: FileLine, part: PartLine): number {
+  const [extent, ...others] = extents;
+  if (extent === undefined) return 0;
+  if (others.length === 0 && extent[1] === part.index) return extent[2];
+  throw new CorruptError(`"${showPath(path)}" is stored in pieces`, {
+    hint: 'A newer version of WAL-T made this backup: use that one.',
+  });
+}
+
+/** A file that is being taken out of a part. */
+class Taking {
+  readonly #file: FileLine;
+  readonly #start: number;
+  readonly #open: (file: FileLine) => FileSink;
+  readonly #checksum: ReturnType<typeof makeChecksum>;
+  #sink: FileSink | undefined;
+  #taken = 0;
+
+  constructor(
+    file: FileLine,
+    start: number,
+    { manifestChecksums, open }: ReadPartOptions & Pick<ReadPart, 'manifestChecksums'>,
+  ) {
+    this.#file = file;
+    this.#start = start;
+    this.#open = open;
+    this.#checksum = makeChecksum(file.checksum === undefined ? 'NONE' : manifestChecksums);
+  }
+
+  get isEmpty(): boolean {
+    return this.#file.sizeBytes === 0;
+  }
+
+  /** Takes what is the file's of a chunk that stands at `offset` in the part. @returns whether that was the last of it. */
+  take(chunk: Uint8Array, offset: number): boolean {
+    const { sizeBytes } = this.#file;
+    const from = this.#start + this.#taken - offset;
+    if (sizeBytes > 0 && from >= chunk.length) return false;
+    if (sizeBytes > 0 && from < 0) throw new CorruptError('the list of files is not in the order of its parts');
+    this.#sink ??= this.#open(this.#file);
+    const piece = sizeBytes === 0 ? new Uint8Array() : chunk.subarray(from, from + sizeBytes - this.#taken);
+    this.#checksum.update(piece);
+    if (piece.length > 0) this.#sink.write(piece);
+    this.#taken += piece.length;
+    if (this.#taken < sizeBytes) return false;
+    this.#expectChecksum();
+    this.#sink.end();
+    this.#sink = undefined;
+    return true;
+  }
+
+  #expectChecksum(): void {
+    const { path, checksum } = this.#file;
+    if (checksum === undefined || this.#checksum.end() === checksum) return;
+    throw new CorruptError(`"${showPath(path)}" is not what was backed up: its checksum differs`);
+  }
+
+  abandon(): void {
+    this.#sink?.abandon();
+  }
+}

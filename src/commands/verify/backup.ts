@@ -1,0 +1,188 @@
+/** The verdict over one backup. What cannot be read for want of the storage is no verdict, and ends the command. */
+import type { Archive } from '../../archive/archive.ts';
+import { clusterLines, type FileLine, type PartLine, parseLines } from '../../archive/files-list.ts';
+import { historyKey, kindPrefix, partNumberOf } from '../../archive/keys.ts';
+import { type BackupManifest, readManifest, usedParts } from '../../archive/manifest.ts';
+import { readStream } from '../../archive/part.ts';
+import { openWalFile } from '../../archive/wal-archive.ts';
+import { firstMissingSegment, segmentsOf } from '../../archive/wal-range.ts';
+import { type BytePath, showPath } from '../../byte-path.ts';
+import { CorruptError, ObjectNotFound } from '../../errors.ts';
+import { formatHistoryName, parseWalFileName } from '../../postgres/wal-file-name.ts';
+import type { ListedBackup } from '../backups.ts';
+import type { Context } from '../context.ts';
+import type { Crew } from '../crew.ts';
+import type { Verdict } from '../verify.ts';
+import type { VerifiedPart, VerifyBatch } from './verify-part.ts';
+
+/** With a crew every part is read, and every segment that the backup needs. */
+export async function judgeBackup(
+  context: Context,
+  archive: Archive,
+  { id, state, hasManifest, isClosed }: ListedBackup,
+  crew: Crew | undefined,
+): Promise<Verdict> {
+  const judging = new Judging(context, archive, crew);
+  if (!hasManifest && !isClosed) {
+    const reason = state === 'running' ? 'it is still being taken' : 'it was given up before it was whole';
+    return { id, isRestorable: false, reasons: [reason], badPages: { count: 0, pages: [] } };
+  }
+  if (!hasManifest) judging.reasons.push('it was confirmed, but its manifest is gone');
+  else if (state !== 'confirmed')
+    judging.reasons.push('it was never confirmed: nobody saw all of its parts and WAL in the archive');
+  const manifest = await judging.attempt(() => readManifest(archive, id, context));
+  if (manifest !== undefined) {
+    await judging.attempt(() => judging.parts(manifest));
+    await judging.attempt(() => judging.wal(manifest));
+  }
+  const { reasons } = judging;
+  return { id, isRestorable: reasons.length === 0, reasons, badPages: manifest?.badPages ?? { count: 0, pages: [] } };
+}
+
+/** Reasons of which there may be very many, such as a folder that is gone: so many are told. */
+const reasonsTold = 20;
+
+class Judging {
+  readonly reasons: string[] = [];
+  readonly #context: Context;
+  readonly #archive: Archive;
+  readonly #crew: Crew | undefined;
+
+  constructor(context: Context, archive: Archive, crew: Crew | undefined) {
+    this.#context = context;
+    this.#archive = archive;
+    this.#crew = crew;
+  }
+
+  /** What is wrong with the archive is a reason; what keeps from reading it is not. */
+  async attempt<Result>(work: () => Promise<Result>): Promise<Result | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      // that no identity of this host opens a part is a reason as well: here it cannot be restored
+      if (!(error instanceof CorruptError || error instanceof ObjectNotFound)) throw error;
+      this.#because([error.message, error.detail].filter(Boolean).join(': '));
+      return undefined;
+    }
+  }
+
+  #because(reason: string): void {
+    if (this.reasons.length < reasonsTold) this.reasons.push(reason);
+    else if (this.reasons.length === reasonsTold) this.reasons.push('and more');
+  }
+
+  /** The list of files is whole and agrees with the manifest; each part it names is stored in its length, and, if deep, in its bytes. */
+  async parts(manifest: BackupManifest): Promise<void> {
+    const { signal } = this.#context;
+    const stored = await this.#storedParts(manifest);
+    const used = new Set([...usedParts(manifest)].map(({ backup, number }) => `${backup}/${number}`));
+    const tablespaces = new Set(manifest.tablespaces.map(({ oid }) => oid));
+    const running: Promise<void>[] = [];
+    const count = { parts: 0, files: 0, folders: 0, tablespaces: 0 };
+    let current: { part: PartLine; files: FileLine[] } | undefined;
+    const dispatch = async () => {
+      if (current === undefined) return;
+      const ended = this.#deep(manifest, current);
+      ended.catch(() => undefined); // awaited in its turn; until then a failure must not count as unhandled
+      running.push(ended);
+      current = undefined;
+      if (running.length >= (this.#crew?.size ?? 1) * 2) await running.shift();
+    };
+    try {
+      const list = readStream(this.#archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
+      for await (const line of clusterLines(parseLines(list))) {
+        count[`${line.type}s`] += 1;
+        if (line.type === 'tablespace' && !tablespaces.has(nameOf(line.path))) {
+          this.#because(`its manifest does not name the tablespace "${showPath(line.path)}"`);
+        }
+        if (line.type === 'file') current?.files.push(line);
+        if (line.type !== 'part') continue;
+        await dispatch();
+        const name = `${line.backup}/${line.number}`;
+        if (!used.has(name)) this.#because(`part ${name} is used, but the manifest does not say so`);
+        if (this.#isThere(line, stored.get(name))) current = { part: line, files: [] };
+      }
+      await dispatch();
+    } finally {
+      await Promise.all(running);
+    }
+    const agrees = Object.entries(count).every(
+      ([name, number]) => manifest.statistics[name as keyof typeof count] === number,
+    );
+    if (!agrees) this.#because('its manifest counts other files than its list has');
+  }
+
+  /** Sizes of the stored parts, by `<backup>/<number>`. */
+  async #storedParts({ uses }: BackupManifest): Promise<Map<string, number>> {
+    const { storage, systemIdentifier } = this.#archive;
+    const stored = new Map<string, number>();
+    for (const backup of Object.keys(uses)) {
+      const prefix = `${kindPrefix(systemIdentifier, 'part')}${backup}/`;
+      for await (const { key, sizeBytes } of storage.list(prefix, this.#context)) {
+        stored.set(`${backup}/${partNumberOf(key)}`, sizeBytes);
+      }
+    }
+    return stored;
+  }
+
+  #isThere({ backup, number, objectBytes }: PartLine, sizeBytes: number | undefined): boolean {
+    if (sizeBytes === objectBytes) return true;
+    const what = `part ${number} of backup ${backup}`;
+    if (sizeBytes === undefined) this.#because(`${what} is missing`);
+    else this.#because(`${what} has ${sizeBytes} bytes, and ${objectBytes} were stored`);
+    return false;
+  }
+
+  async #deep(manifest: BackupManifest, { part, files }: { part: PartLine; files: FileLine[] }): Promise<void> {
+    const { systemIdentifier, keys } = this.#archive;
+    const { checksums, startLsn, pageBytes, manifestChecksums } = manifest;
+    if (this.#crew === undefined) return;
+    const batch: VerifyBatch = {
+      part,
+      files,
+      manifestChecksums,
+      pages: checksums ? { startLsn, pageBytes, segmentPages: 2 ** 30 / pageBytes } : undefined,
+    };
+    const crew = this.#crew;
+    await this.attempt(async () => {
+      const found = await crew.run<VerifiedPart>({ kind: 'verify-part', systemIdentifier, keys, batch });
+      const [first] = found.badPagesNamed;
+      if (first === undefined || found.badPages <= manifest.badPages.count) return; // they were told when the backup was taken
+      const name = 'path' in first ? first.path : `\\x${first.pathHex}`;
+      this.#because(
+        `${found.badPages} pages in part ${part.number} have a wrong checksum, such as block ${first.block} of "${name}"`,
+      );
+    });
+  }
+
+  /** From its start to where its files agree: no less is needed to start from it. */
+  async wal(manifest: BackupManifest): Promise<void> {
+    const { timeline, startLsn, consistentLsn: endLsn, walSegmentBytes: segmentSizeBytes } = manifest;
+    const range = { timeline, startLsn, endLsn, segmentSizeBytes };
+    const { signal } = this.#context;
+    const missing = await firstMissingSegment(this.#archive, range, { signal });
+    if (missing !== undefined) this.#because(`segment "${missing}", which it needs, is not in the archive`);
+    if (timeline > 1 && !(await this.#isStored(historyKey(this.#archive.systemIdentifier, timeline)))) {
+      this.#because(`"${formatHistoryName(timeline)}", the history of its timeline, is not in the archive`);
+    }
+    if (this.#crew === undefined) return;
+    const histories = timeline > 1 ? [formatHistoryName(timeline)] : [];
+    for (const name of [...histories, ...segmentsOf(range)]) {
+      const file = parseWalFileName(name);
+      if (file === undefined || name === missing) continue;
+      await this.attempt(async () => {
+        const { content } = await openWalFile(this.#archive, file, { signal });
+        for await (const _ of content); // its hash is looked at when it ends
+      });
+    }
+  }
+
+  async #isStored(key: string): Promise<boolean> {
+    for await (const found of this.#archive.storage.list(key, this.#context)) return found.key === key;
+    return false;
+  }
+}
+
+function nameOf(path: BytePath): string {
+  return path.slice(path.lastIndexOf('/') + 1);
+}

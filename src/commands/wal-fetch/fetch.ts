@@ -1,0 +1,37 @@
+/** What one call of wal-fetch is about: who asks for which file, where it is to be put, and with what it is found. */
+import type { Archive } from '../../archive/archive.ts';
+import type { Keys } from '../../codec/keys.ts';
+import type { ControlFile } from '../../postgres/control-file.ts';
+import type { SegmentName, WalFileName } from '../../postgres/wal-file-name.ts';
+import type { Storage } from '../../storage/storage.ts';
+import type { Context } from '../context.ts';
+import type { Trying } from './trying.ts';
+
+/** For whom and where it is fetched. */
+export interface Place extends Context {
+  /** `%p`, absolute. */
+  readonly target: string;
+  readonly dataDirectory: string | undefined;
+  /** PostgreSQL goes on by itself after a failure, rather than stop. */
+  readonly standby: boolean;
+}
+
+export interface Fetch extends Place {
+  readonly storage: Storage;
+  readonly keys: Keys;
+  readonly file: WalFileName;
+  /** `--timeline`: the one that is recovered along. */
+  readonly timeline: number | undefined;
+  /** `--end-at`: no segment from this one on, of whichever timeline. */
+  readonly endAt: SegmentName | undefined;
+  /** `--beside`: this copy must not reach into tablespaces that are in use on this host. */
+  readonly beside: boolean;
+  readonly trying: Trying;
+}
+
+/** A segment, and the archive that it is looked for in. */
+export interface SegmentFetch extends Fetch {
+  readonly file: SegmentName;
+  readonly archive: Archive;
+  readonly control: ControlFile | undefined;
+}

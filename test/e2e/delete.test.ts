@@ -1,0 +1,432 @@
+/** delete, pin and unpin through the launchers over real backups: what goes, what never goes, what is said, and that what stays restores. */
+import { type ChildProcess, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import type { BackupRow } from '../../src/commands/backup-list.ts';
+import { leaseExpiryMs } from '../../src/limits.ts';
+import { giveAway } from '../support/account.ts';
+import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
+import { PostgresServer } from '../support/postgres.ts';
+import { openProxy } from '../support/proxied.ts';
+import { flipByte, insertRow, rowsOf } from '../support/recovery.ts';
+import { s3Settings, TestRepository } from '../support/repository.ts';
+import type { Ended } from '../support/run.ts';
+import { S3Server } from '../support/s3-server.ts';
+import { openS3Storage } from '../support/s3-storage.ts';
+import { accessDenied, deleteErrors, slowDown } from '../support/store-faults.ts';
+import { waitFor } from '../support/wait.ts';
+
+const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
+const history = 'wal/history/00000002.history';
+
+let folder: string;
+let template: TestRepository;
+let server: PostgresServer;
+let cluster: string;
+/** Four confirmed backups, the oldest first, each after a row of its own; and one that was killed. */
+let backups: BackupRow[];
+let killed: string;
+
+/** The names of the confirmed backups by their numbers. */
+const names = (...numbers: readonly number[]) => numbers.map((number) => backups[number - 1]?.backup_name ?? '');
+
+beforeAll(async () => {
+  folder = makeFolder('delete');
+  template = await new TestRepository({ folder }).init();
+  server = PostgresServer.create({ major: 17, settings: template.serverSettings });
+  await server.start();
+  await server.query('create table t (n int)');
+  const fork = await server.value('select pg_current_wal_lsn()');
+  for (const n of [1, 2, 3, 4]) {
+    await insertRow(server, n);
+    const { code, stderr } = await template.run('basebackup-push', [server.dataDirectory], { env });
+    if (code !== 0) throw new Error(stderr);
+    await server.switchWal();
+  }
+  backups = await list(template);
+  cluster = readdirSync(template.root).find((name) => /^\d+$/.test(name)) ?? '';
+  await killPush();
+  await insertRow(server, 5);
+  await server.waitUntilArchived(await server.switchWal());
+  const path = join(folder, '00000002.history');
+  writeFileSync(path, `1\t${fork}\tno recovery target specified\n`);
+  giveAway(path);
+  const pushed = await template.run('wal-push', [path, '00000002.history'], {
+    env: { WALT_PGDATA: server.dataDirectory },
+  });
+  if (pushed.code !== 0) throw new Error(pushed.stderr);
+  for (const key of foreign()) {
+    mkdirSync(dirname(join(template.root, key)), { recursive: true });
+    writeFileSync(join(template.root, key), 'foreign');
+  }
+});
+
+afterAll(async () => {
+  await server.remove();
+  removeFolder(folder);
+});
+
+/** A backup that is killed while it copies. */
+async function killPush(): Promise<void> {
+  const leases = join(template.root, cluster, 'lease');
+  let child: ChildProcess | undefined;
+  const ended = template.run('basebackup-push', [server.dataDirectory, '--max-rate', '2M'], {
+    env,
+    ownGroup: true,
+    onStart: (started) => {
+      child = started;
+    },
+  });
+  await waitFor('the backup to copy', () => readdirSync(leases).length === 5);
+  process.kill(-(child?.pid ?? 0), 'SIGKILL');
+  await ended;
+  killed = readdirSync(leases).find((id) => !backups.some(({ backup_name }) => backup_name === id)) ?? '';
+  // what such a one may have stored besides
+  const part = join(template.root, cluster, 'part', killed, '0000001');
+  mkdirSync(dirname(part), { recursive: true });
+  for (const path of [part, join(template.root, cluster, 'files', killed)]) writeFileSync(path, 'half');
+  spawnSync('chown', ['-R', '--reference', leases, dirname(part), join(template.root, cluster, 'files')]);
+}
+
+const foreign = () => [
+  'foreign.txt',
+  'another-tool/basebackups_005/base_1',
+  `${cluster}/drill/1`,
+  `${cluster}/part/notes/0000001`,
+  `${cluster}/wal/00000001/note.txt`,
+  `${cluster}/set-aside/000000010000000000000001`,
+];
+
+async function list(repository: TestRepository): Promise<BackupRow[]> {
+  const { code, stdout, stderr } = await repository.run('backup-list', ['--json', '--no-window']);
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout) as BackupRow[];
+}
+
+async function confirmed(repository: TestRepository): Promise<string[]> {
+  return (await list(repository)).filter(({ state }) => state === 'confirmed').map(({ backup_name }) => backup_name);
+}
+
+/** A repository of the same content that the running test may spoil. */
+function copyTemplate(settings: Readonly<Record<string, string>> = {}): TestRepository {
+  const repository = new TestRepository({ settings });
+  spawnSync('cp', ['-a', template.root, repository.root]);
+  return repository;
+}
+
+const path = (repository: TestRepository, name: string) => join(repository.root, cluster, name);
+const remove = (repository: TestRepository, ...words: string[]) => repository.run('delete', [...words, '--confirm']);
+
+/** As if the killed backup had been silent for long. */
+function age(repository: TestRepository): void {
+  const lease = path(repository, `lease/${killed}`);
+  const longAgo = new Date(Date.now() - 2 * leaseExpiryMs);
+  for (const name of readdirSync(lease)) utimesSync(join(lease, name), longAgo, longAgo);
+}
+
+/** What holds after every deletion: everything that stays verifies, nothing foreign and no history is touched, no plan is left. */
+async function expectSound(repository: TestRepository, kept: readonly string[]): Promise<void> {
+  expect(await confirmed(repository)).toEqual(kept);
+  const files = repository.files();
+  expect(files).toEqual(expect.arrayContaining([...foreign(), `${cluster}/${history}`]));
+  expect(files.filter((file) => file.startsWith(`${cluster}/plan/`))).toEqual([]);
+  const { code, stdout } = await repository.run('wal-t', ['verify']);
+  expect({ code, stdout }).toMatchObject({ code: 0 });
+}
+
+function expectRefused({ code, stderr }: Ended, expected: number, ...words: RegExp[]): void {
+  expect({ code, stderr }).toMatchObject({ code: expected });
+  for (const word of words) expect(stderr).toMatch(word);
+  expect(stderr).not.toContain('internal error');
+}
+
+const policies: [string, () => string[], () => string[]][] = [
+  ['--retain', () => ['--retain', '2'], () => names(3, 4)],
+  ['--retain, more than there are', () => ['--retain', '9'], () => names(1, 2, 3, 4)],
+  ['--keep-days', () => ['--keep-days', '1'], () => names(1, 2, 3, 4)],
+  [
+    '--keep-daily and others',
+    () => ['--keep-daily', '7', '--keep-weekly', '4', '--keep-monthly', '12', '--keep-yearly', '1'],
+    () => names(4),
+  ],
+  ['--before a name', () => ['--before', names(3)[0] ?? ''], () => names(3, 4)],
+  ['--before a time', () => ['--before', backups[1]?.finished_at ?? ''], () => names(2, 3, 4)],
+  ['--before the end of time', () => ['--before', '2999-01-01 00:00Z'], () => names(4)],
+  ['--backup', () => ['--backup', names(2)[0] ?? ''], () => names(1, 3, 4)],
+  ['--sweep', () => ['--sweep'], () => names(1, 2, 3, 4)],
+];
+
+describe('a deletion', () => {
+  it.each(policies)(
+    'is only planned without --confirm, then keeps what its policy says, whole, and all that is not its own: %s',
+    async (_what, words, kept) => {
+      const repository = copyTemplate();
+      const before = repository.files();
+      const { code, stdout, stderr } = await repository.run('delete', words());
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout.trimEnd().split('\n').at(-1)).toBe('nothing was deleted');
+      for (const name of names(1, 2, 3, 4)) {
+        expect(stdout).toMatch(new RegExp(`${kept().includes(name) ? 'keep  ' : 'remove'}  ${name}: .`));
+      }
+      expect(repository.files()).toEqual(before);
+      expect(await remove(repository, ...words())).toMatchObject({ code: 0 });
+      await expectSound(repository, kept());
+    },
+  );
+
+  it('leaves what still restores, to the last row', async () => {
+    const repository = copyTemplate();
+    expect(await remove(repository, '--retain', '2')).toMatchObject({ code: 0 });
+    const left = repository.files();
+    expect(left.filter((file) => file.includes(names(1)[0] ?? '-'))).toEqual([]);
+    expect(await remove(repository, '--retain', '2')).toMatchObject({ code: 0 });
+    expect(repository.files()).toEqual(left);
+    const copy = server.elsewhere();
+    onTestFinished(() => copy.remove());
+    const target = join(temporaryFolder(), 'data');
+    const fetched = await repository.run('basebackup-fetch', [target, ...names(3)], { env });
+    expect(fetched).toMatchObject({ code: 0 });
+    renameSync(target, copy.dataDirectory);
+    const { restore_command = '' } = repository.serverSettings;
+    copy.configure({ archive_mode: 'off', restore_command, recovery_target_timeline: '1' });
+    copy.signal('recovery.signal');
+    await copy.open();
+    expect(await rowsOf(copy)).toBe('1 2 3 4 5');
+  });
+
+  it('keeps a pinned backup with the WAL that it needs alone, until it is unpinned', async () => {
+    const repository = copyTemplate();
+    const [first = ''] = names(1);
+    expect(await repository.run('wal-t', ['pin', first, '--until', '2999-01-01'])).toMatchObject({ code: 0 });
+    expect((await remove(repository, '--retain', '1')).stdout).toMatch(/pinned until 2999/);
+    await expectSound(repository, names(1, 4));
+    expect(await remove(repository, '--backup', first)).toMatchObject({
+      code: 8,
+      stdout: expect.stringMatching(/is pinned/),
+    });
+    expect(await repository.run('wal-t', ['unpin', first])).toMatchObject({ code: 0 });
+    expect(await remove(repository, '--retain', '1')).toMatchObject({ code: 0 });
+    await expectSound(repository, names(4));
+    expect(repository.files().filter((file) => file.includes(first))).toEqual([]);
+    expectRefused(await repository.run('wal-t', ['pin', first]), 1, /there is no backup/);
+  });
+
+  it.each<[string, string[], number, RegExp]>([
+    ['--retain 0', ['--retain', '0'], 2, /--retain cannot be "0"/],
+    ['a count that is none', ['--keep-days', '1.5'], 2, /--keep-days cannot be "1.5"/],
+    ['a word without a flag, as WAL-G has it', ['before', 'x', '--retain', '1'], 2, /./],
+    ['a name without a flag', ['FIND_FULL'], 2, /./],
+    ['no policy', [], 2, /not said what is to be kept/],
+    ['a time that is none', ['--before', '2026-13-01 00:00'], 2, /2026-13-01/],
+  ])('refuses %s, and removes nothing', async (_what, words, code, said) => {
+    const before = template.files();
+    expectRefused(await template.run('delete', [...words, '--confirm']), code, said);
+    expect(template.files()).toEqual(before);
+  });
+
+  it('never takes the last backup, and none that is not there', async () => {
+    const repository = copyTemplate();
+    expect(await remove(repository, '--retain', '1')).toMatchObject({ code: 0 });
+    const last = await remove(repository, '--backup', ...names(4));
+    expect(last).toMatchObject({ code: 8, stdout: expect.stringMatching(/refused: .* is the last/) });
+    for (const flag of ['--backup', '--before']) {
+      const unknown = await remove(repository, flag, ...names(1));
+      expect(unknown).toMatchObject({ code: 8, stdout: expect.stringMatching(/refused: there is no/) });
+    }
+    await expectSound(repository, names(4));
+  });
+
+  it('sweeps what a killed backup has left once its lease is dead, and not before', async () => {
+    const repository = copyTemplate();
+    const left = () => repository.files().filter((file) => file.includes(killed));
+    const before = left();
+    expect(before.length).toBeGreaterThanOrEqual(3);
+    expect(await remove(repository, '--sweep')).toMatchObject({ code: 0 });
+    expect(left()).toEqual(before);
+    age(repository);
+    expect(await remove(repository, '--sweep')).toMatchObject({ code: 0 });
+    expect(left()).toEqual([]);
+    await expectSound(repository, names(1, 2, 3, 4));
+  });
+
+  it('names every key that it could not remove, and removes it the next time', async () => {
+    const repository = copyTemplate();
+    const parts = path(repository, `part/${names(1)[0]}`);
+    chmodSync(parts, 0o500);
+    const { code, stdout } = await remove(repository, '--retain', '1');
+    expect(code).toBe(8);
+    for (const name of readdirSync(parts))
+      expect(stdout).toContain(`could not remove ${cluster}/part/${names(1)[0]}/${name}: `);
+    expect(readdirSync(parts)).not.toEqual([]);
+    chmodSync(parts, 0o700);
+    expect(await remove(repository, '--retain', '1')).toMatchObject({ code: 0 });
+    expect(readdirSync(parts)).toEqual([]);
+    await expectSound(repository, names(4));
+  });
+});
+
+const newerFormat = (file: string) => {
+  const content = readFileSync(file, 'latin1');
+  writeFileSync(file, content.replace('{"format":1', '{"format":2'), 'latin1');
+};
+
+describe('H28: nothing is removed', () => {
+  const damages: [string, (file: string) => void, RegExp][] = [
+    ['damaged', flipByte, /./],
+    ['of a newer format', newerFormat, /format/],
+  ];
+  const things: [string, (repository: TestRepository) => string][] = [
+    ['the manifest of one that stays', () => `manifest/${names(4)[0]}`],
+    ['the manifest of one that goes', () => `manifest/${names(1)[0]}`],
+    ['a pin', (repository) => `pin/${names(2)[0]}/${readdirSync(path(repository, `pin/${names(2)[0]}`))[0]}`],
+    ["a running backup's lease", () => `lease/${killed}/000001`],
+    ['a history', () => history],
+  ];
+  it.each(
+    things.flatMap(([thing, find], index) =>
+      (index === 0 || process.env.TORTURE === '1' ? damages : damages.slice(0, 1)).map(([what, damage, words]) => ({
+        thing,
+        what,
+        find,
+        damage,
+        words,
+      })),
+    ),
+  )('while $thing is $what', async ({ find, damage, words }) => {
+    const repository = copyTemplate();
+    await repository.run('wal-t', ['pin', ...names(2)]);
+    const name = find(repository);
+    damage(path(repository, name));
+    const before = repository.files();
+    for (const confirm of [['--confirm'], []]) {
+      expectRefused(await repository.run('delete', ['--retain', '1', ...confirm]), 6, /nothing was removed/, words);
+      expect(repository.files()).toEqual(before);
+    }
+  });
+
+  it('while a pin is sealed to another key', async () => {
+    const repository = copyTemplate();
+    const keys = [join(repository.folder, 'mine'), join(repository.folder, 'other')] as const;
+    const made = await Promise.all(keys.map((file) => repository.run('wal-t', ['keygen', '-o', file])));
+    const recipients = made.map(({ stderr }) => /age1\w+/.exec(stderr)?.[0] ?? '');
+    const settings = { WALT_READ_PLAINTEXT: '1' };
+    repository.configure({ ...settings, WALT_AGE_RECIPIENTS: recipients[1] ?? '', WALT_AGE_IDENTITY_FILE: keys[1] });
+    expect(await repository.run('wal-t', ['pin', ...names(1)])).toMatchObject({ code: 0 });
+    repository.configure({ ...settings, WALT_AGE_RECIPIENTS: recipients[0] ?? '', WALT_AGE_IDENTITY_FILE: keys[0] });
+    const before = repository.files();
+    expectRefused(await remove(repository, '--retain', '1'), 6, /nothing was removed/);
+    expect(repository.files()).toEqual(before);
+  });
+});
+
+describe('on S3', () => {
+  let s3: S3Server;
+  beforeAll(async () => {
+    s3 = await S3Server.start();
+  });
+  afterAll(() => s3.stop());
+
+  async function uploaded(settings: Readonly<Record<string, string>> = {}) {
+    const proxy = await openProxy(s3.s3);
+    const prefix = `delete-${Math.floor(performance.now())}`;
+    const storage = await openS3Storage(s3.s3, { prefix });
+    await Promise.all(template.files().map((key) => storage.put(key, readFileSync(join(template.root, key)))));
+    const repository = new TestRepository({ settings: { ...s3Settings(proxy.s3, prefix), ...settings } });
+    const keys = async () => {
+      const found: string[] = [];
+      for await (const { key } of storage.list('')) found.push(key);
+      return found;
+    };
+    return { proxy, repository, keys };
+  }
+
+  it('removes the same, and names what it could not', async () => {
+    const { proxy, repository, keys } = await uploaded();
+    const [first = ''] = names(1);
+    const denied = [
+      proxy.inject(deleteErrors(new RegExp(`part/${first}`)), { kind: 'DeleteObjects' }),
+      proxy.inject(accessDenied, { kind: 'DeleteObject', key: new RegExp(`part/${first}`) }),
+    ];
+    const { code, stdout } = await remove(repository, '--retain', '2');
+    expect({ code, stdout }).toMatchObject({
+      code: 8,
+      stdout: expect.stringMatching(`could not remove ${cluster}/part/${first}/0000001: `),
+    });
+    for (const fault of denied) fault.stop();
+    expect(await remove(repository, '--retain', '2')).toMatchObject({ code: 0 });
+    const left = await keys();
+    expect(left).toEqual(expect.arrayContaining(foreign()));
+    expect(left.filter((key) => key.includes(first) || key.includes('/plan/'))).toEqual([]);
+    expect(await confirmed(repository)).toEqual(names(3, 4));
+    expect(await repository.run('wal-t', ['verify'])).toMatchObject({ code: 0 });
+  });
+
+  it('H28: removes nothing while a manifest is answered with 503', async () => {
+    const { proxy, repository, keys } = await uploaded({ WALT_REQUEST_TIMEOUT: '3s' });
+    const before = await keys();
+    proxy.inject(slowDown(), { kind: 'GetObject', key: new RegExp(`manifest/${names(2)[0]}`) });
+    expectRefused(await remove(repository, '--retain', '1'), 4, /nothing was removed/);
+    expect(await keys()).toEqual(before);
+  });
+});
+
+describe('a deletion that is killed', () => {
+  const moments = process.env.TORTURE === '1' ? 30 : 8;
+  let tookMs = 0;
+  beforeAll(async () => {
+    const repository = new TestRepository({ folder: makeFolder('measured') });
+    spawnSync('cp', ['-a', template.root, repository.root]);
+    const begun = performance.now();
+    await remove(repository, '--retain', '1');
+    tookMs = performance.now() - begun;
+    removeFolder(repository.folder);
+  });
+
+  it.each(Array.from({ length: moments }, (_, index) => ({ share: (index + 1) / moments })))(
+    'harms nothing that stays, and the next one goes on: $share of it',
+    async ({ share }) => {
+      const repository = copyTemplate();
+      age(repository);
+      let child: ChildProcess | undefined;
+      const ended = repository.run('delete', ['--retain', '1', '--confirm'], {
+        ownGroup: true,
+        onStart: (started) => {
+          child = started;
+        },
+      });
+      // the start of Node.js is half of it: from the first plan on by what has gone, before it by time
+      const whole = repository.files().length;
+      let hasEnded = false;
+      void ended.finally(() => {
+        hasEnded = true;
+      });
+      const begun = performance.now();
+      const isThen = () =>
+        share < 0.4
+          ? performance.now() - begun > share * tookMs
+          : whole - repository.files().length > ((share - 0.4) / 0.6) * 20;
+      while (!hasEnded && !isThen()) await pause(1);
+      if (!hasEnded) process.kill(-(child?.pid ?? 0), 'SIGKILL');
+      await ended;
+      expect(await repository.run('wal-t', ['verify'])).toMatchObject({ code: 0 });
+      expect(await remove(repository, '--retain', '1')).toMatchObject({ code: 0 });
+      await expectSound(repository, names(4));
+      const left = repository
+        .files()
+        .filter((file) => /\/(?:part|files|lease|manifest)\//.test(file) && !file.includes('notes'));
+      expect(left.filter((file) => !file.includes(names(4)[0] ?? '-'))).toEqual([]);
+      expect(existsSync(path(repository, history))).toBe(true);
+    },
+  );
+});
