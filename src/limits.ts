@@ -87,5 +87,8 @@ export const reminderMs = 30 * second;
 /** How long a command may take to clean up after SIGTERM or SIGINT. */
 export const cleanUpMs = 2 * second;
 
+/** How long `wal-t check` waits for any single check. */
+export const checkLimitMs = 2 * minute;
+
 /** Between two attempts of the same request, in p-retry's words. */
 export const retryPause = { minTimeout: 250, maxTimeout: 5000, factor: 2, randomize: true } as const;

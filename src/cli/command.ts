@@ -11,7 +11,12 @@ export interface GlobalFlags {
 export type Parser = Argv<GlobalFlags>;
 
 /** Says what is to be done. `program` begins every message. */
-export type SetJob = (program: string, flags: GlobalFlags, work: Job['work']) => void;
+export type SetJob = (
+  program: string,
+  flags: GlobalFlags,
+  work: Job['work'],
+  more?: Pick<Job, 'whenSettingsAreWrong'>,
+) => void;
 
 /** Adds one command to the parser. What only it needs it loads when it runs: wal-push with flags is read by the same parser. */
 export type AddCommand = (parser: Parser, setJob: SetJob) => Parser;

@@ -7,6 +7,7 @@ import type { AddCommand, GlobalFlags, Parser, SetJob } from './command.ts';
 import { addBackupList } from './commands/backup-list.ts';
 import { addBasebackupFetch } from './commands/basebackup-fetch.ts';
 import { addBasebackupPush } from './commands/basebackup-push.ts';
+import { addCheck } from './commands/check.ts';
 import { addConfig } from './commands/config.ts';
 import { addDelete } from './commands/delete.ts';
 import { addInit } from './commands/init.ts';
@@ -33,6 +34,7 @@ const commands: readonly AddCommand[] = [
   addBasebackupFetch,
   addBackupList,
   addVerify,
+  addCheck,
   addRestore,
   addWindows,
   addWalList,
@@ -49,8 +51,8 @@ const commands: readonly AddCommand[] = [
  */
 export async function parseCommandLine(words: readonly string[]): Promise<Job> {
   let job: Job = { program: 'wal-t', work: async () => 'shown' };
-  const setJob: SetJob = (program, flags, work) => {
-    job = { program, overrides: overridesOf(flags), work, hasThreads };
+  const setJob: SetJob = (program, flags, work, more = {}) => {
+    job = { program, overrides: overridesOf(flags), work, hasThreads, ...more };
   };
   await commands.reduce((parser, add) => add(parser, setJob), commonParser()).parseAsync(words);
   return job;

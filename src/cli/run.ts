@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import process from 'node:process';
 import type { Context } from '../commands/context.ts';
-import { type Entries, mergeEntries, readSettings } from '../config.ts';
+import { type Entries, mergeEntries, readSettings, type Settings } from '../config.ts';
 import {
   ConfigurationError,
   exitCodes,
@@ -22,7 +22,16 @@ import { defaultConfigFile } from '../settings.ts';
 import { prepareAwsEnvironment } from './aws-environment.ts';
 
 /** What the launchers turn into 0, 1 and 0; every other code means what the table of exit codes says. */
-const privateCodes = { done: 90, absent: 91, shown: 92, checkFailed: exitCodes.check } as const;
+const privateCodes = {
+  done: 90,
+  absent: 91,
+  shown: 92,
+  checkFailed: exitCodes.check,
+  // what a monitoring plugin says with 1, 2 and 3
+  pluginWarning: 91,
+  pluginCritical: 2,
+  pluginUnknown: 3,
+} as const;
 
 /** How a command ended that came to its end: done, or what was asked for is proved absent, or only help was shown, or it found something wrong. */
 export type Outcome = keyof typeof privateCodes;
@@ -33,6 +42,8 @@ export interface Job {
   /** Settings given as flags: they win over the environment. */
   readonly overrides?: Readonly<Record<string, string | undefined>>;
   readonly work: (context: Context, entries: Entries) => Promise<Outcome>;
+  /** What to do when the settings are wrong, instead of telling the error. */
+  readonly whenSettingsAreWrong?: ((error: ConfigurationError) => Outcome) | undefined;
   /** Are there threads that have not ended? Only jobs that have threads say. */
   readonly hasThreads?: () => boolean;
 }
@@ -54,8 +65,7 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
     const job = await prepare();
     log = plainLog(job.program);
     hasThreads = job.hasThreads ?? hasThreads;
-    const entries = loadEntries(job.overrides ?? {});
-    const settings = readSettings(entries);
+    const { entries, settings } = settingsOf(job);
     prepareAwsEnvironment(entries);
     log = openLog({ program: job.program, level: settings.logLevel, format: settings.logFormat, write });
     const context: Context = {
@@ -135,6 +145,16 @@ function dieHanging(code: number): void {
 function isOrphan(): boolean {
   const launcher = process.env[launcherVariable];
   return launcher !== undefined && !isAlive(Number(launcher));
+}
+
+function settingsOf(job: Job): { readonly entries: Entries; readonly settings: Settings } {
+  try {
+    const entries = loadEntries(job.overrides ?? {});
+    return { entries, settings: readSettings(entries) };
+  } catch (error) {
+    if (!(error instanceof ConfigurationError) || job.whenSettingsAreWrong === undefined) throw error;
+    return exit(privateCodes[job.whenSettingsAreWrong(error)]);
+  }
 }
 
 function loadEntries(flags: Readonly<Record<string, string | undefined>>): Entries {

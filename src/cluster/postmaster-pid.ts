@@ -1,7 +1,9 @@
 /** `postmaster.pid`: what a running server left in its data directory about itself. @see PostgreSQL `src/include/utils/pidfile.h` */
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
+import { toBytePath } from '../byte-path.ts';
+import { systemErrorCode } from '../errors.ts';
+import { unreadable } from './source-files.ts';
 
 export interface PostmasterPid {
   readonly pid: number;
@@ -21,10 +23,7 @@ export async function readPostmasterPid(dataDirectory: string): Promise<Postmast
     return parsePostmasterPid(await readFile(path, 'utf8'), dataDirectory);
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw new HostError(`could not read "${path}": ${systemErrorReason(error)}`, {
-      hint: 'A base backup is taken by the account that the data directory belongs to, or by root.',
-      cause: error,
-    });
+    throw unreadable(toBytePath(path), error);
   }
 }
 

@@ -5,13 +5,15 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { ConfigurationError, HostError, PostgresError, systemErrorCode, systemErrorReason } from '../errors.ts';
+import { toBytePath } from '../byte-path.ts';
+import { ConfigurationError, HostError, PostgresError, systemErrorCode } from '../errors.ts';
 import type { ControlFile } from '../postgres/control-file.ts';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { Session } from './connection.ts';
 import { readControlFile } from './data-directory.ts';
 import { readPostmasterPid } from './postmaster-pid.ts';
 import type { ServerFacts } from './server-facts.ts';
+import { unreadable } from './source-files.ts';
 
 export interface ServerProof {
   readonly session: Session;
@@ -143,7 +145,7 @@ async function hasSnapshot(path: string, pid: number): Promise<boolean> {
     return (await readFile(path, 'latin1')).split('\n').includes(`pid:${pid}`);
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return false;
-    throw unreadable(path, error);
+    throw unreadable(toBytePath(path), error);
   }
 }
 
@@ -156,19 +158,9 @@ async function readControl(dataDirectory: string): Promise<ControlFile> {
   }
   const path = join(dataDirectory, 'global', 'pg_control');
   await readFile(path).catch((error: unknown) => {
-    throw unreadable(path, error);
+    throw unreadable(toBytePath(path), error);
   });
   throw new HostError(`"${path}" is no control file of PostgreSQL`, { hint: 'Name the data directory of the server.' });
-}
-
-function unreadable(path: string, error: unknown): HostError {
-  const isAbsent = systemErrorCode(error) === 'ENOENT';
-  return new HostError(`could not read "${path}": ${systemErrorReason(error)}`, {
-    hint: isAbsent
-      ? 'Name the data directory of the server.'
-      : 'A base backup is taken by the account that the data directory belongs to, or by root.',
-    cause: error,
-  });
 }
 
 async function refusal(proof: ServerProof, { there, here }: Difference): Promise<ConfigurationError> {

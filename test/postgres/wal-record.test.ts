@@ -78,7 +78,9 @@ describe('the WAL of a server', () => {
         expect(some.slice(0, complete.length)).toEqual(complete);
         expect(some.length - complete.length).toBeLessThanOrEqual(1); // the last one's padding may be missing
         expect(end.reason).toBe('end of bytes');
-        if (some.length > 0) expect(end.endLsn).toBe(endOf(some.at(-1)));
+        // at the edge of a page the next record begins behind the page's header, if that is there
+        const next = all.at(some.length);
+        if (some.length > 0) expect([endOf(some.at(-1)), next && lsnOf(next)]).toContain(end.endLsn);
       }),
       { numRuns: 40 },
     );

@@ -1,0 +1,50 @@
+/** Can the storage be reached, read, written, listed and deleted from, and does it still do what it did when the repository was made? */
+import { probeStorage, type StorageFindings } from '../../storage/probe.ts';
+import { type Check, failed, ok, warning } from './finding.ts';
+
+export const storage: Check = {
+  name: 'storage',
+  about: 'the storage can be reached, read, written, listed and deleted from',
+  async look(subject) {
+    const { storage, repository } = await subject.storage.own();
+    const recorded = repository.storage;
+    const where = `${storage.url}, repository ${repository.repository}`;
+    const startedMs = performance.now();
+    // what may not be deleted would stay behind each look, so one object must do
+    const found = recorded.delete === 'denied' ? await storeOne(subject) : await probeStorage(storage);
+    const figures = { storage_probe_seconds: (performance.now() - startedMs) / 1000 };
+    return { ...judge(where, recorded, found), figures };
+  },
+};
+
+const onlyObject = 'probe/check';
+
+/** Written again each time, or refused since it is there: both show that these credentials may write. */
+async function storeOne(subject: Parameters<Check['look']>[0]): Promise<StorageFindings> {
+  const { storage, repository } = await subject.storage.own();
+  const { signal } = subject.context;
+  const isThere = async (): Promise<boolean> => {
+    for await (const { key } of storage.list(onlyObject, { signal })) return key === onlyObject;
+    return false;
+  };
+  if (!(await isThere())) await storage.put(onlyObject, Buffer.from('wal-t check\n'), { signal });
+  return (await isThere()) ? repository.storage : { ...repository.storage, conditionalPut: 'refused' };
+}
+
+function judge(where: string, recorded: StorageFindings, found: StorageFindings) {
+  if (recorded.conditionalPut === 'honoured' && found.conditionalPut !== 'honoured') {
+    return failed(`the storage no longer refuses to overwrite: conditional writes are ${found.conditionalPut}`, {
+      detail: `${where}; they were honoured when the repository was made, and every push relies on it`,
+      hint: 'Find out what changed between this host and the storage (a proxy, a gateway, a migration), and undo it.',
+    });
+  }
+  if (recorded.delete === 'allowed' && found.delete === 'denied') {
+    return warning('these credentials may not delete any more', {
+      detail: where,
+      hint: 'Archiving goes on, "wal-t delete" cannot. If it is meant, run "wal-t delete" with other credentials.',
+    });
+  }
+  const deleting =
+    recorded.delete === 'denied' ? ', but not deleted from, as when the repository was made' : ' and deleted from';
+  return ok(`read, written, listed${deleting}`, { detail: where });
+}
