@@ -1,9 +1,7 @@
 /** `postmaster.pid`: what a running server left in its data directory about itself. @see PostgreSQL `src/include/utils/pidfile.h` */
 import { readFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { toBytePath } from '../byte-path.ts';
-import { systemErrorCode } from '../errors.ts';
-import { unreadable } from './source-files.ts';
+import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
 
 export interface PostmasterPid {
   readonly pid: number;
@@ -23,7 +21,11 @@ export async function readPostmasterPid(dataDirectory: string): Promise<Postmast
     return parsePostmasterPid(await readFile(path, 'utf8'), dataDirectory);
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw unreadable(toBytePath(path), error);
+    const isDenied = systemErrorCode(error) === 'EACCES';
+    throw new HostError(`could not read "${path}": ${systemErrorReason(error)}`, {
+      hint: isDenied ? 'Run it as the user that PostgreSQL runs as, or as root.' : "Look at this host's disk.",
+      cause: error,
+    });
   }
 }
 
