@@ -16,14 +16,14 @@ interface Contents {
 const onDemand = {
   packages:
     /^(?:@aws-sdk|@aws|@smithy)\/|^(?:@scure\/base|https-proxy-agent|agent-base|debug|ms|proxy-agent-negotiate|bowser)$|^(?:p-retry|is-network-error)$/,
-  src: { storage: 's3 s3-client s3-errors s3-requests s3-sweep s3-upload s3-url' },
+  src: { storage: 's3 s3-bucket s3-client s3-delete s3-errors s3-read s3-requests s3-sweep s3-upload s3-url' },
 } as const;
 const keysOnDemand = { ...onDemand.src, codec: 'age-text' };
-/** What reads WAL, for `wal-fetch --beside`. */
+/** What reads WAL, for `wal-fetch --beside`, and the configuration, for a standby where there is a later timeline. */
 const besideOnDemand = {
   '': 'byte-path',
-  cluster: 'recovery-target',
-  'commands/wal-fetch': 'beside',
+  cluster: 'configuration-files recovery-target',
+  'commands/wal-fetch': 'beside left-timeline',
   postgres: 'wal-crc wal-events wal-page wal-record wal-scanner',
 };
 
@@ -69,7 +69,7 @@ const allowed: Readonly<Record<string, Contents>> = {
     packages: ['xxhash-wasm'],
     src: {
       '': 'byte-path bytes durable-file errors left-overs limits log',
-      archive: 'archive files-list keys part',
+      archive: 'archive files-line keys part',
       cli: 'large-garbage thread-messages worker-thread',
       'cli/main': 'worker',
       cluster: 'data-file restored-file',
@@ -91,8 +91,9 @@ const walTPackages = {
     '@scure/base ansi-regex ansi-styles cliui emoji-regex escalade get-caller-file get-east-asian-width is-network-error ' +
     'leven p-retry string-width strip-ansi wrap-ansi xxhash-wasm y18n yargs yargs-parser',
   onDemand:
-    'ansi-regex cli-progress emoji-regex is-fullwidth-code-point pg pg-cloudflare pg-connection-string pg-int8 pg-pool ' +
-    'pg-protocol pg-types pgpass postgres-array postgres-bytea postgres-date postgres-interval split2 string-width strip-ansi xtend',
+    '@opentelemetry/api ansi-regex bintrees cli-progress croner emoji-regex is-fullwidth-code-point pg pg-cloudflare ' +
+    'pg-connection-string pg-int8 pg-pool pg-protocol pg-types pgpass postgres-array postgres-bytea postgres-date ' +
+    'postgres-interval prom-client split2 string-width strip-ansi tdigest xtend',
 } as const;
 
 interface Bundle {

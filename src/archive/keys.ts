@@ -79,13 +79,21 @@ export function planName(madeAt: Date, random: string): string {
   return `plan/${compactTime(madeAt)}-${random}`;
 }
 
+/** The name of what a verification of all backups found. */
+export function verificationName(at: Date, deep: boolean, random: string): string {
+  return `verification/${compactTime(at)}-${deep ? 'deep' : 'shallow'}-${random}`;
+}
+
 /** `20261120T083000123Z`: in its own order. */
 function compactTime(date: Date): string {
   return date.toISOString().replaceAll(/[-:.]/g, '');
 }
 
 /** Begins the key of every object of one kind: `manifest/`, `part/` … */
-export function kindPrefix(systemIdentifier: string, kind: 'manifest' | 'files' | 'part' | 'lease' | 'pin' | 'plan') {
+export function kindPrefix(
+  systemIdentifier: string,
+  kind: 'manifest' | 'files' | 'part' | 'lease' | 'pin' | 'plan' | 'verification',
+) {
   return `${systemIdentifier}/${kind}/`;
 }
 

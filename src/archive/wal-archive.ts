@@ -2,10 +2,16 @@
 import { type Bytes, collect } from '../bytes.ts';
 import { headerRangeBytes, type ObjectHeader, type ObjectIdentity } from '../codec/header.ts';
 import { isSameContent } from '../codec/keys.ts';
-import { describeObject, type OpenedObject, openObject, type SealedObject } from '../codec/object.ts';
+import {
+  describeObject,
+  type OpenedObject,
+  openObject,
+  type SealedObject,
+  type StoredObject,
+} from '../codec/object.ts';
 import { ConflictError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
 import { type PartialName, parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
-import type { RequestOptions, StoredBody } from '../storage/storage.ts';
+import type { RequestOptions } from '../storage/storage.ts';
 import { type Archive, about } from './archive.ts';
 import { objectKey, walObjectKind, walObjectName } from './keys.ts';
 
@@ -61,17 +67,8 @@ interface Comparison extends RequestOptions {
  * @throws ConflictError when other content is, CorruptError when it cannot be told.
  */
 async function isSameStored(archive: Archive, file: WalFileName, { key, mine, signal }: Comparison): Promise<boolean> {
-  const range = { offset: 0, length: headerRangeBytes };
-  let stored: StoredBody;
   try {
-    stored = await archive.storage.get(key, { range, signal });
-  } catch (error) {
-    if (error instanceof ObjectNotFound) return false;
-    throw error;
-  }
-  try {
-    const start = await collect(stored.body, headerRangeBytes);
-    const found = await describeObject(start, stored.sizeBytes, walIdentity(archive, file));
+    const found = await describeWalFile(archive, file, { signal });
     if (isSameContent(found, mine, archive.keys)) return true;
     const known = found.sha256 === undefined ? 'authentication code differs' : `SHA-256 ${found.sha256.slice(0, 16)}…`;
     throw new ConflictError(`"${file.name}" is archived already, with other content`, {
@@ -81,6 +78,7 @@ async function isSameStored(archive: Archive, file: WalFileName, { key, mine, si
       hint: 'Two servers write the same timeline: a copy that archives, or a failover without a new timeline. Stop the wrong one: "wal-t wal-diff" shows who wrote what, "wal-t wal-set-aside" makes way for the right one.',
     });
   } catch (error) {
+    if (error instanceof ObjectNotFound) return false;
     throw about(
       error,
       archive,
@@ -88,6 +86,21 @@ async function isSameStored(archive: Archive, file: WalFileName, { key, mine, si
       'Move this object away, but keep it: PostgreSQL then pushes its own copy again. "wal-t wal-set-aside" does so.',
     );
   }
+}
+
+/**
+ * What is stored under the file's name, as far as a host that cannot decrypt may know: one short read.
+ * @throws ObjectNotFound when nothing is, CorruptError when it is another object, or shorter or longer than it says.
+ */
+export async function describeWalFile(
+  archive: Archive,
+  file: WalFileName,
+  options: RequestOptions = {},
+): Promise<StoredObject> {
+  const key = objectKey(archive.systemIdentifier, walObjectName(file));
+  const range = { offset: 0, length: headerRangeBytes };
+  const { sizeBytes, body } = await archive.storage.get(key, { ...options, range });
+  return describeObject(await collect(body, headerRangeBytes), sizeBytes, walIdentity(archive, file));
 }
 
 /** The name under which a `.partial` of other content is kept beside the one that is there: a conflict would block the archiver for ever (H12). */

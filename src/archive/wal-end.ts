@@ -91,6 +91,26 @@ export async function proveHistoryAbsent(
   if (history.timeline > (options.ownTimeline ?? 0)) await expectNoWalOf(archive, history, options);
 }
 
+/**
+ * The timeline that PostgreSQL finds from `timeline` on when it looks for the latest: histories without a gap. Itself when there is no next
+ * one. One listing.
+ */
+export async function latestTimeline(
+  { storage, systemIdentifier }: Archive,
+  timeline: number,
+  options: RequestOptions = {},
+): Promise<number> {
+  let latest = timeline;
+  const after = historyKey(systemIdentifier, timeline);
+  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
+    const file = storedName(key);
+    if (file?.kind !== 'history') continue;
+    if (file.timeline !== latest + 1) break;
+    latest = file.timeline;
+  }
+  return latest;
+}
+
 /** Where the timeline is chosen, a later one that does not descend from the missing one says nothing of it: somebody's stray history stops no restore. */
 async function isOrphan(
   archive: Archive,

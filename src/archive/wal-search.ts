@@ -1,62 +1,39 @@
 /** Finds moments in stored WAL: commits are in the order of their times, nearly, so few segments are read whatever the archive's length. */
-import { type Bytes, bytesOf } from '../bytes.ts';
-import { ObjectNotFound } from '../errors.ts';
 import type { Lsn } from '../postgres/lsn.ts';
-import { readWalEvents, type WalEvent } from '../postgres/wal-events.ts';
-import { parseWalFileName } from '../postgres/wal-file-name.ts';
-import { readWalRecords } from '../postgres/wal-record.ts';
+import type { WalEvent } from '../postgres/wal-events.ts';
 import type { RequestOptions } from '../storage/storage.ts';
 import type { Archive } from './archive.ts';
 import type { StoredWal } from './stored-wal.ts';
-import { openWalFile } from './wal-archive.ts';
-import type { Chain, ChainSegment } from './window.ts';
+import { type Moment, SegmentReader } from './wal-segments.ts';
+import type { Chain } from './window.ts';
 
-/** A transaction's end, which alone tells recovery the time. Time in microseconds since 1970, UTC. */
-export interface Moment {
-  readonly lsn: Lsn;
-  readonly time: bigint;
+export type { Moment } from './wal-segments.ts';
+
+/** A server's clock was set back, or another server took over whose clock is behind: the moment before is later than the one after. */
+export interface ClockJump {
+  readonly before: Moment;
+  readonly after: Moment;
 }
 
-/** PostgreSQL counts from 2000. */
-const epochMicroseconds = 946_684_800_000_000n;
+/** A chain is looked into at so many places at least, if it has as many segments, for a clock that was set back. */
+const minSamples = 16;
+/** Fewer segments than this are read one after the other. */
+const fewSegments = 8;
+/** Transactions that end together write their records in another order than that of their times: never so far apart, nor over so many segments. */
+const disorder = 10_000_000n;
+const disorderedSegments = 16;
 
 export class WalSearch {
-  readonly #archive: Archive;
-  readonly #wal: StoredWal;
-  readonly #options: RequestOptions;
-  /** Of segments that were read whole: the moments in them. */
-  readonly #known = new Map<string, Promise<readonly Moment[]>>();
+  readonly #reader: SegmentReader;
+  readonly #jumps = new Map<Lsn, ClockJump>();
 
-  constructor(archive: Archive, wal: StoredWal, options: RequestOptions) {
-    this.#archive = archive;
-    this.#wal = wal;
-    this.#options = options;
+  constructor(archive: Archive, { segmentSizeBytes }: StoredWal, options: RequestOptions) {
+    this.#reader = new SegmentReader(archive, segmentSizeBytes, options);
   }
 
-  /** Ends of transactions whose record begins in one segment of the chain. */
-  #momentsIn(chain: Chain, segment: ChainSegment): Promise<readonly Moment[]> {
-    const known = this.#known.get(segment.name);
-    if (known !== undefined) return known;
-    const reading = this.#readMoments(segment, chain.segments[chain.segments.indexOf(segment) + 1]);
-    this.#known.set(segment.name, reading);
-    return reading;
-  }
-
-  /** The last record may go on in the next segment, of which no more than that is read. */
-  async #readMoments(segment: ChainSegment, next: ChainSegment | undefined): Promise<readonly Moment[]> {
-    const { segmentSizeBytes } = this.#wal;
-    const endLsn = segment.startLsn + BigInt(segmentSizeBytes);
-    const bytes = this.#bytes(next === undefined ? [segment] : [segment, next]);
-    const moments: Moment[] = [];
-    for await (const event of readWalEvents(limited(bytes, segmentSizeBytes + edgeBytes), {
-      startLsn: segment.startLsn,
-      segmentSizeBytes,
-    })) {
-      if (event.lsn >= endLsn) break;
-      const moment = momentOf(event);
-      if (moment !== undefined) moments.push(moment);
-    }
-    return moments;
+  /** Those that were met: by LSN. */
+  get clockJumps(): readonly ClockJump[] {
+    return [...this.#jumps.values()].sort((a, b) => (a.before.lsn < b.before.lsn ? -1 : 1));
   }
 
   /**
@@ -64,108 +41,151 @@ export class WalSearch {
    * that end together are not quite in their order, and recovery stops at the first that is too late.
    */
   async lastBefore(chain: Chain, lsn: Lsn): Promise<Moment | undefined> {
-    for (const segment of chain.segments.toReversed()) {
+    for (const [index, segment] of [...chain.segments.entries()].reverse()) {
       if (segment.startLsn >= lsn) continue;
-      const moments = (await this.#momentsIn(chain, segment)).filter((one) => one.lsn < lsn && one.lsn < chain.endLsn);
-      const [first] = moments;
-      if (first !== undefined) return moments.reduce((a, b) => (a.time > b.time ? a : b), first);
+      const moments = (await this.#momentsAt(chain, index)).filter((one) => one.lsn < lsn);
+      const last = latestOf(moments);
+      if (last !== undefined) return last;
     }
     return undefined;
   }
 
-  /** The first moment of the chain that is later than `time`: where recovery to that time stops. */
+  /**
+   * The first moment of the chain that is later than `time`, in the order of the WAL: where recovery to that time stops.
+   *
+   * Times are taken to ascend between two samples of which the second is not before the first; where it is, a clock was set back, and all
+   * segments between them are read. A clock that was wrong for less time than lies between two samples is not noticed.
+   */
   async firstAfter(chain: Chain, time: bigint): Promise<Moment | undefined> {
-    const { segments, endLsn } = chain;
-    let [low, high] = [0, segments.length];
+    const count = chain.segments.length;
+    if (count <= fewSegments) return this.#scan(chain, { from: 0, end: count }, time);
+    const samples = await this.#samples(chain);
+    let [from, before]: [number, Moment | undefined] = [0, undefined];
+    for (const { index: end, moment } of [...samples, { index: count, moment: undefined }]) {
+      const isBack = before !== undefined && moment !== undefined && moment.time < before.time;
+      const isPassed = moment !== undefined && moment.time <= time - disorder;
+      let found: Moment | undefined;
+      if (isBack) found = await this.#scan(chain, { from, end }, time);
+      else if (!isPassed) found = await this.#bisect(chain, { from, end }, time);
+      if (found !== undefined) return found;
+      [from, before] = [end, moment];
+    }
+    return undefined;
+  }
+
+  /** The first moments of segments here and there: evenly, at the same places of the WAL in every chain, and on both sides of each new timeline. */
+  async #samples(chain: Chain): Promise<readonly { readonly index: number; readonly moment: Moment }[]> {
+    const { segments } = chain;
+    const step = 2 ** Math.floor(Math.log2(Math.max(1, segments.length / minSamples)));
+    const places = segments.flatMap(({ timeline, startLsn }, index) => {
+      const isEven = (startLsn / BigInt(this.#reader.segmentSizeBytes)) % BigInt(step) === 0n;
+      const isEdge =
+        segments[index - 1]?.timeline !== timeline || (segments[index + 1]?.timeline ?? timeline) !== timeline;
+      return isEven || isEdge ? [index] : [];
+    });
+    const samples: { index: number; moment: Moment }[] = [];
+    for (const [order, place] of places.entries()) {
+      for (let index = place; index < (places[order + 1] ?? segments.length); index += 1) {
+        const moment = await this.#reader.firstMoment(chain.segments, index);
+        if (moment === undefined || moment.lsn >= chain.endLsn) continue;
+        const before = samples.at(-1)?.moment;
+        if (before !== undefined) this.#noteJump(before, moment);
+        samples.push({ index, moment });
+        break;
+      }
+    }
+    return samples;
+  }
+
+  /** Reads one segment after the other, also behind what it finds: only so a clock is noticed that was set back there. */
+  async #scan(chain: Chain, { from, end }: Range, time: bigint): Promise<Moment | undefined> {
+    let found: Moment | undefined;
+    let latest: Moment | undefined;
+    for (let index = from; index < end; index += 1) {
+      for (const moment of await this.#momentsAt(chain, index)) {
+        if (latest !== undefined) this.#noteJump(latest, moment);
+        if (moment.time > time) found ??= moment;
+        if (latest === undefined || moment.time > latest.time) latest = moment;
+      }
+    }
+    return found;
+  }
+
+  async #bisect(chain: Chain, range: Range, time: bigint): Promise<Moment | undefined> {
+    let [low, high] = [range.from, range.end];
     while (low < high) {
       const middle = (low + high) >> 1;
-      const moment = await this.#lastIn(chain, middle, high);
-      if (moment === undefined || moment.time > time) high = middle;
-      else low = moment.index + 1;
+      const latest = await this.#latestFrom(chain, middle, high);
+      if (latest === undefined || latest.moment.time > time) high = middle;
+      else low = latest.index + 1;
     }
-    for (const segment of segments.slice(low)) {
-      const moment = (await this.#momentsIn(chain, segment)).find((one) => one.time > time);
-      if (moment !== undefined) return moment.lsn < endLsn ? moment : undefined;
+    low = await this.#withinDisorder(chain, { from: range.from, end: low }, time);
+    for (let index = low; index < range.end; index += 1) {
+      const moment = (await this.#momentsAt(chain, index)).find((one) => one.time > time);
+      if (moment !== undefined) return moment;
     }
     return undefined;
   }
 
-  /** The last moment of the first segment from `from` on that has any. */
-  async #lastIn(chain: Chain, from: number, end: number) {
-    const { segments, endLsn } = chain;
+  /** Where to begin, so that no earlier segment has a moment that is a little later than what follows it. */
+  async #withinDisorder(chain: Chain, { from, end }: Range, time: bigint): Promise<number> {
+    let found = end;
+    for (let index = end - 1; index >= Math.max(from, end - disorderedSegments); index -= 1) {
+      const latest = latestOf(await this.#momentsAt(chain, index));
+      if (latest === undefined) continue;
+      if (latest.time > time) found = index;
+      if (latest.time < time - disorder) break;
+    }
+    return found;
+  }
+
+  /** The latest moment of the first segment from `from` on that has any. */
+  async #latestFrom(chain: Chain, from: number, end: number) {
     for (let index = from; index < end; index += 1) {
-      const segment = segments[index];
-      const moment =
-        segment === undefined ? undefined : (await this.#momentsIn(chain, segment)).findLast(({ lsn }) => lsn < endLsn);
-      if (moment !== undefined) return { ...moment, index };
+      const moment = latestOf(await this.#momentsAt(chain, index));
+      if (moment !== undefined) return { moment, index };
     }
     return undefined;
+  }
+
+  /** Of the chain: what its last segment holds behind its end is not. */
+  async #momentsAt({ segments, endLsn }: Chain, index: number): Promise<readonly Moment[]> {
+    const moments = await this.#reader.moments(segments, index);
+    return index < segments.length - 2 ? moments : moments.filter(({ lsn }) => lsn < endLsn);
+  }
+
+  /** Of one jump the first moment behind it is remembered. */
+  #noteJump(before: Moment, after: Moment): void {
+    if (before.time - after.time <= disorder) return;
+    const isKnown = [...this.#jumps.values()].some((jump) => jump.before.lsn === before.lsn);
+    if (!isKnown) this.#jumps.set(after.lsn, { before, after });
   }
 
   /** Where the last record of the chain begins: recovery can stop there, and no later. */
   async lastRecord({ segments, endLsn }: Chain): Promise<Lsn | undefined> {
     for (const segment of segments.toReversed()) {
-      const lsn = await this.#lastRecordIn(segment, endLsn);
+      const lsn = await this.#reader.lastRecord(segment, endLsn);
       if (lsn !== undefined) return lsn;
     }
     return undefined;
   }
 
-  /** Where the last record begins that begins in a segment, and before `endLsn`; undefined when none does. */
-  async #lastRecordIn(segment: ChainSegment, endLsn: Lsn): Promise<Lsn | undefined> {
-    let last: Lsn | undefined;
-    const { segmentSizeBytes } = this.#wal;
-    const options = { startLsn: segment.startLsn, segmentSizeBytes };
-    for await (const { lsn } of readWalRecords(this.#bytes([segment]), options)) {
-      if (lsn >= endLsn) break;
-      last = lsn;
-    }
-    return last;
-  }
-
   /** All events of a chain, records over its segments' edges included. */
   async *eventsOf({ segments, endLsn }: Chain): AsyncGenerator<WalEvent> {
-    for await (const event of this.#events(segments)) {
+    for await (const event of this.#reader.events(segments)) {
       if (event.lsn >= endLsn) return;
       yield event;
     }
   }
-
-  async *#events(segments: readonly ChainSegment[]): AsyncGenerator<WalEvent> {
-    const [first] = segments;
-    if (first === undefined) return;
-    const { segmentSizeBytes } = this.#wal;
-    yield* readWalEvents(this.#bytes(segments), { startLsn: first.startLsn, segmentSizeBytes });
-  }
-
-  async *#bytes(segments: readonly ChainSegment[]): Bytes {
-    for (const { name } of segments) {
-      const file = parseWalFileName(name);
-      if (file === undefined) throw new Error(`no segment is called ${name}`);
-      try {
-        yield* (await openWalFile(this.#archive, file, this.#options)).content;
-      } catch (error) {
-        if (!(error instanceof ObjectNotFound)) throw error;
-        yield* bytesOf(); // deleted since it was listed: the reader ends here
-        return;
-      }
-    }
-  }
 }
 
-/** Of a record that goes over the edge of its segment: the end of a transaction is hardly ever longer. */
-const edgeBytes = 1024 * 1024;
-
-async function* limited(bytes: Bytes, limitBytes: number): Bytes {
-  let left = limitBytes;
-  for await (const chunk of bytes) {
-    yield chunk.subarray(0, left);
-    left -= chunk.length;
-    if (left <= 0) return;
-  }
+interface Range {
+  readonly from: number;
+  readonly end: number;
 }
 
-function momentOf(event: WalEvent): Moment | undefined {
-  if (event.kind !== 'commit' && event.kind !== 'abort') return undefined;
-  return { lsn: event.lsn, time: event.time + epochMicroseconds };
+function latestOf(moments: readonly Moment[]): Moment | undefined {
+  let latest: Moment | undefined;
+  for (const moment of moments) if (latest === undefined || moment.time > latest.time) latest = moment;
+  return latest;
 }

@@ -3,7 +3,7 @@
  * @see PostgreSQL `xlogrecovery.c`, `XLogFileReadAnyTLI`: of the timelines on the way the newest one that has begun by a segment is asked first
  */
 import type { Lsn } from '../postgres/lsn.ts';
-import { formatHistoryName } from '../postgres/wal-file-name.ts';
+import { formatHistoryName, parseWalFileName } from '../postgres/wal-file-name.ts';
 import { hasSegment, nameAt, type StoredWal } from './stored-wal.ts';
 
 /** A timeline as far as it is on the way: from `startLsn` on, and before `endLsn` where the next one leaves it. */
@@ -26,6 +26,22 @@ export function wayTo(wal: StoredWal, timeline: number): readonly Leg[] | undefi
   return [...legs, { timeline, startLsn, endLsn: undefined }];
 }
 
+/**
+ * The way to a timeline whose own history is not there or cannot be read, as a descendant's tells it. PostgreSQL cannot follow it; but what
+ * was written on it can be told. Undefined when nobody tells.
+ */
+export function toldWayTo(wal: StoredWal, timeline: number): readonly Leg[] | undefined {
+  const own = wayTo(wal, timeline);
+  if (own !== undefined) return own;
+  for (const child of wal.histories.keys()) {
+    const legs = wayTo(wal, child) ?? [];
+    const index = legs.findIndex((leg) => leg.timeline === timeline);
+    const [last] = legs.slice(index, index + 1);
+    if (index >= 0 && last !== undefined) return [...legs.slice(0, index), { ...last, endLsn: undefined }];
+  }
+  return undefined;
+}
+
 /** Is the point on the way: was the way on this timeline when it was there? */
 export function isOnWay(way: readonly Leg[], timeline: number, lsn: Lsn): boolean {
   const leg = way.find((one) => one.timeline === timeline);
@@ -44,6 +60,18 @@ export interface Hole {
   readonly missing: string;
   readonly next: string;
   readonly nextLsn: Lsn;
+  /**
+   * `missing` unless told otherwise. `unreadable`: the segment is there, and is `next` itself. `unknown`: WAL ends there for all that is
+   * stored, and the history `next`, which cannot be read, may tell of more.
+   */
+  readonly kind?: 'unreadable' | 'unknown';
+}
+
+/** For people, as a clause. */
+export function describeHole({ missing, next, kind }: Hole): string {
+  if (kind === 'unreadable') return `"${missing}" cannot be read`;
+  if (kind === 'unknown') return `whether WAL goes on with "${missing}" cannot be told, since "${next}" cannot be read`;
+  return `"${missing}" is missing, and "${next}" is there`;
 }
 
 /** WAL along a way, without a gap from where it was asked for. */
@@ -65,10 +93,20 @@ export function followWay(wal: StoredWal, way: readonly Leg[], startLsn: Lsn): C
     if (!hasSegment(wal, timeline, start)) break;
     segments.push({ timeline, startLsn: start, name: nameAt(wal, timeline, start) });
   }
-  const hole = storedFurther(wal, way, start);
+  const hole = unreadableAt(wal, way, start) ?? storedFurther(wal, way, start);
   const rest = hole === undefined ? lastPart(wal, way, start) : undefined;
   if (rest?.segment !== undefined) segments.push(rest.segment);
   return { segments, endLsn: rest?.endLsn ?? (start > startLsn ? start : startLsn), hole: hole ?? rest?.hole };
+}
+
+/** PostgreSQL asks for the newest timeline's segment first, and stops where that is damaged. */
+function unreadableAt(wal: StoredWal, way: readonly Leg[], start: Lsn): Hole | undefined {
+  const { timeline } = way[legAt(way, start, BigInt(wal.segmentSizeBytes))] as Leg;
+  return unreadable(wal, nameAt(wal, timeline, start), start);
+}
+
+function unreadable(wal: StoredWal, name: string, startLsn: Lsn): Hole | undefined {
+  return wal.unreadable.has(name) ? { missing: name, next: name, nextLsn: startLsn, kind: 'unreadable' } : undefined;
 }
 
 /** Which leg is the newest that has begun by the end of the segment. */
@@ -123,21 +161,35 @@ function lastPart(wal: StoredWal, way: readonly Leg[], start: Lsn): LastPart | u
     if (next !== undefined && next.startLsn <= start) return undefined;
     const name = nameAt(wal, timeline, start);
     const segment = { timeline, startLsn: start, name };
+    const damage = unreadable(wal, name, start);
+    if (damage !== undefined) return { hole: damage };
     if (next !== undefined && hasSegment(wal, timeline, start)) return { segment, endLsn: next.startLsn };
     const later = wal.timelines.get(timeline)?.ranges.find(({ startLsn }) => startLsn > start); // wal-fetch calls that a hole
     if (later !== undefined) {
       return { hole: { missing: name, next: nameAt(wal, timeline, later.startLsn), nextLsn: later.startLsn } };
     }
+    const unknown = unreadableHistoryAfter(wal, timeline); // it may say that the timeline went further
+    if (unknown !== undefined) return { hole: { missing: name, next: unknown, nextLsn: start, kind: 'unknown' } };
     const ends = endsOf(wal, timeline, start);
     const [end] = ends;
     if (end === undefined) continue;
     const isPart = ends.every(({ lsn }) => lsn === end.lsn) && end.lsn <= start + BigInt(wal.segmentSizeBytes);
+    const damagedPart = unreadable(wal, `${name}.partial`, start);
+    if (isPart && damagedPart !== undefined) return { hole: { ...damagedPart, missing: name } };
     if (isPart && wal.timelines.get(timeline)?.partials.includes(start) === true) {
       return { segment: { ...segment, name: `${name}.partial` }, endLsn: end.lsn };
     }
     return { hole: { missing: name, next: formatHistoryName(end.child), nextLsn: end.lsn } };
   }
   return undefined;
+}
+
+/** Only later timelines can descend from one. */
+function unreadableHistoryAfter(wal: StoredWal, timeline: number): string | undefined {
+  return [...wal.unreadable.keys()].find((name) => {
+    const file = parseWalFileName(name);
+    return file?.kind === 'history' && file.timeline > timeline;
+  });
 }
 
 /** Where stored histories say that a timeline ended, behind `start`. */

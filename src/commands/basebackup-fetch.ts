@@ -7,16 +7,10 @@
 import { availableParallelism } from 'node:os';
 import { isAbsolute, resolve } from 'node:path';
 import type { Archive } from '../archive/archive.ts';
-import {
-  clusterLines,
-  controlFilePath,
-  type EntryLine,
-  type FileLine,
-  type FilesLine,
-  type PartLine,
-  parseLines,
-  tablespaceMapPath,
-} from '../archive/files-list.ts';
+import type { EntryLine, FileLine, FilesLine, PartLine } from '../archive/files-line.ts';
+import { parseLines } from '../archive/files-list.ts';
+import { clusterLines } from '../archive/files-order.ts';
+import { controlFilePath, tablespaceMapPath } from '../archive/files-paths.ts';
 import { type BackupManifest, readManifest } from '../archive/manifest.ts';
 import { readStream } from '../archive/part.ts';
 import { parsePath, showPath, toBytePath } from '../byte-path.ts';

@@ -1,50 +1,25 @@
-/**
- * basebackup-push [PGDATA]: a full base backup of a running cluster into the archive.
- *
- * The order of the steps is what makes it one (docs/FORMAT.md, Backups): nothing of it is believed before `lease/<id>/closed` is stored, and
- * that is stored only when every part and every WAL segment from its start to its consistent end was seen in the archive. A kill at any
- * point leaves what no command believes.
- *
- * @see https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP
- */
-import { availableParallelism } from 'node:os';
-import { join, resolve } from 'node:path';
-import type { Archive } from '../archive/archive.ts';
+import { resolve } from 'node:path';
 import { makeBackupId } from '../archive/backup-id.ts';
 import { sealLines } from '../archive/files-list.ts';
 import { takeLease } from '../archive/lease.ts';
 import { type BackupManifest, storeManifest } from '../archive/manifest.ts';
 import { storeStream } from '../archive/part.ts';
-import { checkSameRepository, noRepository, readCluster, readRepository } from '../archive/repository.ts';
 import type { WalRange } from '../archive/wal-range.ts';
 import { formatPath } from '../byte-path.ts';
-import { surveyDataDirectory } from '../cluster/backup-walk.ts';
-import { readKnownRepository } from '../cluster/known-repository.ts';
 import { type BackupServer, openServer } from '../cluster/server.ts';
 import { readWholeControlFile, type WholeControlFile } from '../cluster/whole-control-file.ts';
-import { CheckError, ConfigurationError, ObjectNotFound, PostgresError, UsageError } from '../errors.ts';
+import { PostgresError, UsageError } from '../errors.ts';
 import { parseBackupLabel, parseTablespaceMap, type TablespaceLocation } from '../postgres/backup-label.ts';
-import type { ManifestChecksums } from '../postgres/file-checksum.ts';
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import { segmentNameAt } from '../postgres/wal-file-name.ts';
-import { describeArchiver, waitForWal } from './basebackup-push/archived-wal.ts';
+import { waitForWal } from './basebackup-push/archived-wal.ts';
 import { expectNothingMissing, expectStillThere } from './basebackup-push/confirm.ts';
 import { ClusterCopy, configPaths } from './basebackup-push/copy.ts';
 import { ensureHistories } from './basebackup-push/histories.ts';
-import { lookAtHost, readableConfigFiles } from './basebackup-push/host.ts';
+import { lookBefore, type Survey } from './basebackup-push/look-before.ts';
+import { type BasebackupPushArguments, type Push, versionsOf, workersFor } from './basebackup-push/push.ts';
 import { type Context, storageOf } from './context.ts';
 import { keysToSeal } from './keys.ts';
-
-export interface BasebackupPushArguments {
-  /** Else WALT_PGDATA, else PGDATA. */
-  readonly pgdata?: string | undefined;
-  readonly checkpoint: 'fast' | 'spread';
-  /** Bytes per second that are read, of all workers together. */
-  readonly maxRate?: number | undefined;
-  readonly annotations: Readonly<Record<string, string>>;
-  readonly manifestChecksums: ManifestChecksums;
-  readonly label?: string | undefined;
-}
 
 export interface BasebackupPushResult {
   readonly manifest: BackupManifest;
@@ -79,92 +54,12 @@ export async function basebackupPush(context: Context, args: BasebackupPushArgum
   }
 }
 
-interface Push extends Context {
-  readonly archive: Archive;
-  readonly server: BackupServer;
-  /** Absolute. */
-  readonly dataDirectory: string;
-  readonly args: BasebackupPushArguments;
-  readonly startedAt: Date;
-}
-
 function dataDirectoryOf({ settings, libpq, workingDirectory }: Context, { pgdata }: BasebackupPushArguments): string {
   const found = pgdata ?? settings.dataDirectory ?? libpq.PGDATA;
   if (found !== undefined) return resolve(workingDirectory, found);
   throw new UsageError('it is not clear which cluster is to be backed up', {
     hint: 'Give its data directory: basebackup-push /path/to/data. WALT_PGDATA or PGDATA do as well.',
   });
-}
-
-/** All that can be known to fail, before it does. @returns about how many bytes there are to copy, and which configuration files can be kept. */
-async function lookBefore(push: Push): Promise<Survey> {
-  const isEntered = await expectRepository(push);
-  const { rawBytes } = await surveyDataDirectory({ ...push, ...versionsOf(push), warn: () => undefined });
-  await lookAtHost(push, { rawBytes, workers: workersFor(push) });
-  await expectArchiving(push);
-  if (!isEntered && !(await expectRepository(push))) throw neverArchived(push);
-  return { expectedBytes: rawBytes, configFiles: await readableConfigFiles(push, push.server.facts.configFiles) };
-}
-
-interface Survey {
-  readonly expectedBytes: number;
-  /** Absolute paths. */
-  readonly configFiles: readonly string[];
-}
-
-/**
- * The repository that this cluster's WAL goes to, and no other (H16).
- * @returns whether any WAL of the cluster ever came there: of a new one that was just set up the first segment is still to come.
- */
-async function expectRepository({ archive, dataDirectory, signal, settings, server }: Push): Promise<boolean> {
-  const { storage, systemIdentifier } = archive;
-  const known = await readKnownRepository(join(dataDirectory, 'pg_wal'));
-  const absent = (error: unknown): undefined => {
-    if (!(error instanceof ObjectNotFound)) throw error;
-  };
-  const cluster = await readCluster(storage, systemIdentifier, { signal }).catch(absent);
-  if (cluster !== undefined) {
-    checkSameRepository(known ?? cluster.repository, cluster.repository, storage);
-    return true;
-  }
-  const repository = await readRepository(storage, { signal }).catch(absent);
-  if (repository === undefined && (settings.init !== 'auto' || known !== undefined)) throw noRepository(storage, known);
-  if (repository !== undefined && known !== undefined) checkSameRepository(known, repository.repository, storage);
-  if (server.facts.inRecovery && server.facts.archiveMode !== 'always') throw neverArchived({ archive });
-  return false;
-}
-
-function neverArchived({ archive }: Pick<Push, 'archive'>): ConfigurationError {
-  const { storage, systemIdentifier } = archive;
-  return new ConfigurationError(`no WAL of this cluster was ever archived in ${storage.url}`, {
-    detail: `system identifier ${systemIdentifier}; a base backup is worth nothing without its WAL`,
-    hint: "Set archive_mode = on and archive_command = '… wal-push %p %f' with the same settings, restart, and look at PostgreSQL's log.",
-  });
-}
-
-/** A backup without its WAL is found out now, not after hours: archiving must work, and into this very archive. */
-async function expectArchiving(push: Push): Promise<void> {
-  const { server, archive, settings } = push;
-  const { facts } = server;
-  if (facts.inRecovery && facts.archiveMode !== 'always') return; // the primary does it: only the end can tell
-  if (facts.archiveMode === 'off') {
-    throw new ConfigurationError('archive_mode is off', {
-      hint: "Set archive_mode = on and archive_command = '… wal-push %p %f', and restart PostgreSQL.",
-    });
-  }
-  const status = await server.archiverStatus();
-  if (status.isFailing) {
-    throw new CheckError(`archiving is failing: segment "${status.lastFailed}" is not archived`, {
-      detail: describeArchiver(status),
-      hint: "Look at PostgreSQL's log for what archive_command says, mend it, and take the backup again.",
-    });
-  }
-  const endLsn = await server.switchWal();
-  if (endLsn === undefined) return;
-  const { timeline, segmentSizeBytes } = facts;
-  const wal = { timeline, startLsn: endLsn - 1n, endLsn, segmentSizeBytes };
-  const limitMs = settings.times.backupWalMs;
-  await waitForWal(push, archive, wal, { server, limitMs, consequence: 'nothing was copied' });
 }
 
 /** From here on the archive knows of the backup, and is told when it is given up. */
@@ -298,15 +193,6 @@ async function pageChecks({ server, dataDirectory }: Push, startLsn: Lsn) {
   if (!checksums) return undefined;
   const { control } = await readWholeControlFile(dataDirectory);
   return { startLsn, pageBytes: pageSizeBytes, segmentPages: control.relationSegmentBlocks ?? usualSegmentPages };
-}
-
-function versionsOf({ server }: Push) {
-  return { postgresMajor: server.facts.major, catalogVersion: server.facts.catalogVersion };
-}
-
-/** A production server has other work to do: half the cores, and four at most. */
-function workersFor({ settings }: Context): number {
-  return settings.workers ?? Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
 }
 
 /** `RELSEG_SIZE` of every usual build: 1 GiB. */

@@ -1,6 +1,6 @@
 /** Reads a stored part from its beginning to its end and hands out the files that stand in it, each checked against the list of files. */
 import type { Archive } from '../archive/archive.ts';
-import type { FileLine, PartLine } from '../archive/files-list.ts';
+import type { FileLine, PartLine } from '../archive/files-line.ts';
 import { readStream } from '../archive/part.ts';
 import { showPath } from '../byte-path.ts';
 import { CorruptError } from '../errors.ts';

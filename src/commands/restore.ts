@@ -8,20 +8,20 @@
 import { readdir } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Archive } from '../archive/archive.ts';
-import { configFolder } from '../archive/files-list.ts';
+import { configFolder } from '../archive/files-paths.ts';
 import { readManifest } from '../archive/manifest.ts';
-import { readStoredWal } from '../archive/stored-wal.ts';
-import { WalSearch } from '../archive/wal-search.ts';
 import { parsePath, showPath } from '../byte-path.ts';
 import { type ForeignSetting, findForeignSettings } from '../cluster/foreign-settings.ts';
 import { writeRecoverySettings } from '../cluster/recovery-settings.ts';
 import type { RestoredFolder } from '../cluster/restored-folder.ts';
-import { CorruptError, NotFoundError, UsageError } from '../errors.ts';
+import { UsageError } from '../errors.ts';
 import { formatLsn } from '../postgres/lsn.ts';
-import { openArchive, readCatalogue } from './backups.ts';
+import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
 import { type BasebackupFetchResult, fetchBackup } from './basebackup-fetch.ts';
 import type { Context } from './context.ts';
-import { type Choice, planRestore, type RestorePlan } from './restore/plan.ts';
+import { type Choice, choiceIn, withReadable } from './restore/choice.ts';
+import { followedTimeline } from './restore/followed-timeline.ts';
+import { planRestore, type RestorePlan } from './restore/plan.ts';
 import {
   describeTarget,
   formatTime,
@@ -74,12 +74,17 @@ export async function restore(context: Context, args: RestoreArguments): Promise
   checkArguments(args);
   const folder = resolve(context.workingDirectory, args.dir);
   const archive = await openArchive(context);
-  const choice = await choiceIn(context, archive);
   const target = readTarget(context, args);
-  const plan = await planRestore(choice, { ...args, target });
-  for (const note of plan.notes) context.log.info(note);
+  const request = { ...args, target, backup: await backupIn(context, archive, args) };
+  const choice = await choiceIn(context, archive);
+  const { plan, stop } = await withReadable(context, choice, async (readable) => {
+    const plan = await planRestore(readable, request);
+    return { plan, stop: await stoppable(readable, plan, args) };
+  });
+  const followed = followedTimeline(choice, plan, args);
+  for (const note of [...plan.notes, ...followed.notes]) context.log.info(note);
   const beside = !args.takeOver && !args.standby;
-  const settings = settingsFor(args, { plan, beside, target: await stoppable(choice, plan, args) });
+  const settings = settingsFor(args, { plan, beside, target: stop, timeline: followed.timeline });
   const signal = args.standby ? 'standby.signal' : 'recovery.signal';
   const { segmentSizeBytes } = choice.wal;
   const result = { plan, folder, signal, settings, beside, walBytes: plan.segments * segmentSizeBytes } as const;
@@ -122,28 +127,16 @@ function readTarget({ log }: Context, { target }: RestoreArguments): RecoveryTar
   return parsed;
 }
 
-/** Everything that can be restored from. @throws NotFoundError when there is nothing. */
-export async function choiceIn(context: Context, archive: Archive): Promise<Choice> {
-  const { signal } = context;
-  const catalogue = await readCatalogue(context, archive);
-  const backups = [];
-  for (const { id, state } of catalogue) {
-    if (state !== 'confirmed') continue;
-    try {
-      backups.push(await readManifest(archive, id, { signal }));
-    } catch (error) {
-      if (!(error instanceof CorruptError)) throw error;
-      context.log.warning(error.message, error); // others may do
-    }
-  }
-  const segmentSizeBytes = backups.at(-1)?.walSegmentBytes;
-  const wal = await readStoredWal(archive, { signal, segmentSizeBytes });
-  if (wal === undefined) {
-    throw new NotFoundError('no WAL of this cluster is archived', {
-      hint: 'Correct WALT_REPO, or --cluster: wal-t config shows what is in force.',
-    });
-  }
-  return { wal, backups, search: new WalSearch(archive, wal, { signal }) };
+/** The name of the backup that is asked for. @throws NotFoundError, CheckError or CorruptError when it cannot be had. */
+async function backupIn(
+  context: Context,
+  archive: Archive,
+  { backup }: Pick<RestoreArguments, 'backup'>,
+): Promise<string | undefined> {
+  if (backup === undefined) return undefined;
+  const { id } = chooseBackup(await readCatalogue(context, archive), backup);
+  await readManifest(archive, id, { signal: context.signal });
+  return id;
 }
 
 /** At the end of the WAL PostgreSQL promotes, whatever it was told: it stops there only for a target, the last record. */
@@ -157,13 +150,20 @@ async function stoppable(
   return lsn === undefined ? target : { kind: 'lsn', lsn };
 }
 
+interface Recovery {
+  readonly plan: RestorePlan;
+  readonly beside: boolean;
+  readonly target: RecoveryTarget;
+  readonly timeline: number | 'latest';
+}
+
 function settingsFor(
   args: RestoreArguments,
-  { plan, beside, target }: { readonly plan: RestorePlan; readonly beside: boolean; readonly target: RecoveryTarget },
+  { plan, beside, target, timeline }: Recovery,
 ): Readonly<Record<string, string>> {
   const flags = [
     ...(beside ? ['--beside'] : []),
-    ...(args.standby ? [] : ['--timeline', String(plan.timeline)]),
+    ...(timeline === 'latest' ? [] : ['--timeline', String(timeline)]),
     ...(plan.endAt === undefined ? [] : ['--end-at', plan.endAt]),
   ];
   return {
@@ -171,8 +171,7 @@ function settingsFor(
     ...targetSettings(target),
     // the last record, which stands for the end, is wanted
     recovery_target_inclusive: args.inclusive || plan.target.kind === 'end' ? 'on' : 'off',
-    // a number: `latest` would follow any history that lies in the archive
-    recovery_target_timeline: args.standby ? 'latest' : String(plan.timeline),
+    recovery_target_timeline: String(timeline),
     recovery_target_action: args.action,
     primary_conninfo: args.primaryConninfo ?? '',
     primary_slot_name: '',

@@ -3,14 +3,9 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, symlinkSyn
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  clusterLines,
-  type EntryLine,
-  type FilesLine,
-  formatLine,
-  type PartLine,
-  parseLines,
-} from '../../src/archive/files-list.ts';
+import { type EntryLine, type FilesLine, formatLine, type PartLine } from '../../src/archive/files-line.ts';
+import { parseLines } from '../../src/archive/files-list.ts';
+import { clusterLines } from '../../src/archive/files-order.ts';
 import type { BackupManifest } from '../../src/archive/manifest.ts';
 import { bytesOf } from '../../src/bytes.ts';
 import { basebackupFetch } from '../../src/commands/basebackup-fetch.ts';

@@ -9,11 +9,10 @@ import {
   type FilesLine,
   type FolderLine,
   formatLine,
-  isCopiedLast,
   type PartLine,
-  parseLines,
-  sealLines,
-} from '../../src/archive/files-list.ts';
+} from '../../src/archive/files-line.ts';
+import { parseLines, sealLines } from '../../src/archive/files-list.ts';
+import { isCopiedLast } from '../../src/archive/files-paths.ts';
 import { type Bytes, bytesOf } from '../../src/bytes.ts';
 import { CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';

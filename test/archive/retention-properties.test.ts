@@ -246,9 +246,10 @@ it('keeps running and pinned backups, and WAL for each that stays until it is co
         const { timeline, startLsn, walFloor = startLsn, consistentLsn, state: one } = backup;
         expect(isWholeWayKept(plan, [{ timeline, from: walFloor, to: consistentLsn }])).toBe(true);
         if (one === 'running') expect(isWholeWayKept(plan, [{ timeline, from: walFloor, to: 40_000n }])).toBe(true);
-        const fork = state.forks.find((other) => other.timeline === timeline);
-        if (fork === undefined || fork.switchLsn <= walFloor) continue;
-        expect(isWholeWayKept(plan, [{ timeline: fork.parent, from: walFloor, to: fork.switchLsn }])).toBe(true);
+        const forkOf = (child: number) => state.forks.find((other) => other.timeline === child);
+        for (let fork = forkOf(timeline); fork !== undefined && fork.switchLsn > walFloor; fork = forkOf(fork.parent)) {
+          expect(isWholeWayKept(plan, [{ timeline: fork.parent, from: walFloor, to: fork.switchLsn }])).toBe(true);
+        }
       }
     }),
     runs,

@@ -316,6 +316,21 @@ it.each<[string, Policy, Changes, string[], string[]]>([
     ['c'],
     ['1: 2900-2905', '2: 2900-'],
   ],
+  [
+    'the WAL of each of several ancestors on which it begins',
+    { retain: 1 },
+    {
+      timelines: [1, 2, 3],
+      forks: [
+        { ...fork, switchLsn: 0x2905n },
+        { timeline: 3, parent: 2, switchLsn: 0x2908n },
+      ],
+      backups: [backup('d', '2026-11-13', { timeline: 3, startLsn: 0x2900n, consistentLsn: 0x2910n })],
+    },
+    ['d'],
+    // that of timeline 2 from where the backup begins: a segment that a switch cuts is of both
+    ['1: 2900-2905', '2: 2900-2908', '3: 2900-'],
+  ],
 ])('keeps %s', (what, policy, changes, kept, wal) => {
   const state = { ...forked, ...changes } as RetentionState;
   expect([what, keptBy(state, policy)]).toEqual([what, kept]);

@@ -35,7 +35,7 @@ function storedWal({ whole, partial = {}, histories = {} }: World): StoredWal {
     const switches = ancestors.map(([ancestor, place]) => ({ timeline: ancestor, end: point(place) }));
     return [Number(timeline), { timeline: Number(timeline), ancestors: switches }] as const;
   });
-  return { segmentSizeBytes, timelines, histories: new Map(parsed) };
+  return { segmentSizeBytes, timelines, histories: new Map(parsed), unreadable: new Map() };
 }
 
 /** Followed from the middle of a segment: names as `timeline/segment`, where it ends, and its hole. */

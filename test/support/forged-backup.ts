@@ -1,7 +1,8 @@
 /** Base backups without a server, sealed properly whatever their lists of files say: what somebody makes who knows the keys. */
 
 import type { Archive } from '../../src/archive/archive.ts';
-import { type PartLine, sealLines } from '../../src/archive/files-list.ts';
+import type { PartLine } from '../../src/archive/files-line.ts';
+import { sealLines } from '../../src/archive/files-list.ts';
 import { leaseName } from '../../src/archive/keys.ts';
 import { type BackupManifest, storeManifest } from '../../src/archive/manifest.ts';
 import { storeStream } from '../../src/archive/part.ts';

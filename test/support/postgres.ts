@@ -15,6 +15,7 @@ import pg from 'pg';
 import { account, giveAway } from './account.ts';
 import { makeFolder, removeFolder } from './folders.ts';
 import { serverBin } from './installation.ts';
+import { asPidOne, childOf } from './pid-namespace.ts';
 import { plainEnvironment } from './run.ts';
 import { waitFor } from './wait.ts';
 
@@ -27,6 +28,8 @@ export interface ServerOptions {
   readonly checksums?: boolean;
   /** Another set of executables, such as Debian's. */
   readonly bin?: string;
+  /** As in a container: the server is PID 1 of a namespace of its own, and becomes the parent of whatever loses its own. */
+  readonly isPidOne?: boolean;
 }
 
 /** Tables in memory, no waiting for disks, few processes: nothing here is about PostgreSQL's own durability. */
@@ -52,13 +55,15 @@ export class PostgresServer {
   readonly dataDirectory: string;
   /** Further words of its command line, such as `-c config_file=…`. */
   readonly words: string[] = [];
+  readonly isPidOne: boolean;
   #process: ChildProcess | undefined;
 
-  private constructor(folder: string, { major, bin }: Pick<ServerOptions, 'major' | 'bin'>) {
+  private constructor(folder: string, options: Pick<ServerOptions, 'major' | 'bin' | 'isPidOne'>) {
     this.folder = folder;
     this.dataDirectory = join(folder, 'data');
-    this.major = major;
-    this.bin = bin ?? serverBin(major);
+    this.major = options.major;
+    this.bin = options.bin ?? serverBin(options.major);
+    this.isPidOne = options.isPidOne ?? false;
   }
 
   /** A new cluster, not started. */
@@ -160,8 +165,10 @@ export class PostgresServer {
   /** Starts the server without waiting. */
   launch(): void {
     const log = openSync(join(this.folder, 'log'), 'a', 0o644);
-    const child = spawn(join(this.bin, 'postgres'), ['-D', this.dataDirectory, '-k', this.folder, ...this.words], {
-      ...account,
+    const postmaster = [join(this.bin, 'postgres'), '-D', this.dataDirectory, '-k', this.folder, ...this.words];
+    const [command = '', ...words] = this.isPidOne ? asPidOne(postmaster) : postmaster;
+    const child = spawn(command, words, {
+      ...(this.isPidOne ? {} : account),
       cwd: '/',
       env: plainEnvironment(),
       stdio: ['ignore', log, log],
@@ -177,12 +184,19 @@ export class PostgresServer {
     return this.#process !== undefined;
   }
 
+  /** The postmaster's process id as it is seen from here. */
+  get processId(): number | undefined {
+    const { pid } = this.#process ?? {};
+    return pid === undefined || !this.isPidOne ? pid : childOf(pid);
+  }
+
   /** SIGINT: fast, SIGQUIT: immediate, SIGKILL: as by a power failure. */
   async stop(signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL' = 'SIGINT'): Promise<void> {
     const child = this.#process;
     if (child === undefined) return;
     const ended = new Promise((resolve) => child.once('exit', resolve));
-    child.kill(signal);
+    const { processId } = this;
+    if (processId !== undefined) process.kill(processId, signal);
     await ended;
     if (signal === 'SIGKILL') await this.#orphansGone();
   }

@@ -1,5 +1,5 @@
 /** The base backup that lies in `test/vectors`: what it was made of, to make it again. Its words stand in the README there. */
-import { type FilesLine, formatLine } from '../../src/archive/files-list.ts';
+import { type FilesLine, formatLine } from '../../src/archive/files-line.ts';
 import type { BackupManifest } from '../../src/archive/manifest.ts';
 import type { StreamedCommitment } from '../../src/codec/streamed.ts';
 import { encodeTarHeader, tarEnd, tarPadding } from '../../src/codec/tar.ts';

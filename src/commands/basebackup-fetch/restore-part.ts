@@ -1,6 +1,6 @@
 /** A worker's task: reads one part and makes the files that stand in it, verified and durable. */
 import type { Archive } from '../../archive/archive.ts';
-import type { FileLine, PartLine } from '../../archive/files-list.ts';
+import type { FileLine, PartLine } from '../../archive/files-line.ts';
 import type { BytePath } from '../../byte-path.ts';
 import { isRestored, makeFile, syncFiles, temporaryEnding } from '../../cluster/restored-file.ts';
 import type { OwnerRule } from '../../cluster/restored-folder.ts';

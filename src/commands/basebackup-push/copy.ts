@@ -3,7 +3,7 @@
  * Gives the lines of the list of files in their order, while the workers go on.
  */
 import type { Archive } from '../../archive/archive.ts';
-import { backupLabelPath, configFolder, controlFilePath, tablespaceMapPath } from '../../archive/files-list.ts';
+import { backupLabelPath, configFolder, controlFilePath, tablespaceMapPath } from '../../archive/files-paths.ts';
 import type { BackupStatistics, BadPage } from '../../archive/manifest.ts';
 import { type BytePath, toBytePath } from '../../byte-path.ts';
 import { type WalkEntry, walkDataDirectory } from '../../cluster/backup-walk.ts';

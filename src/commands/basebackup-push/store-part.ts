@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Archive } from '../../archive/archive.ts';
-import { type EntryLine, type FileLine, formatLine, type PartLine } from '../../archive/files-list.ts';
+import { type EntryLine, type FileLine, formatLine, type PartLine } from '../../archive/files-line.ts';
 import type { BadPage } from '../../archive/manifest.ts';
 import { storeStream } from '../../archive/part.ts';
 import { type BytePath, formatPath } from '../../byte-path.ts';

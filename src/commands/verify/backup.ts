@@ -1,6 +1,8 @@
 /** The verdict over one backup. What cannot be read for want of the storage is no verdict, and ends the command. */
 import type { Archive } from '../../archive/archive.ts';
-import { clusterLines, type FileLine, type PartLine, parseLines } from '../../archive/files-list.ts';
+import type { FileLine, PartLine } from '../../archive/files-line.ts';
+import { parseLines } from '../../archive/files-list.ts';
+import { clusterLines } from '../../archive/files-order.ts';
 import { historyKey, kindPrefix, partNumberOf } from '../../archive/keys.ts';
 import { type BackupManifest, readManifest, usedParts } from '../../archive/manifest.ts';
 import { readStream } from '../../archive/part.ts';

@@ -2,6 +2,7 @@
 import type { Archive } from '../../archive/archive.ts';
 import { parseBackupId } from '../../archive/backup-id.ts';
 import { clusterKey, objectKey, partNumberOf, walObjectName } from '../../archive/keys.ts';
+import { parseVerificationName } from '../../archive/verifications.ts';
 import { parseWalFileName } from '../../postgres/wal-file-name.ts';
 import type { ListedBackup } from '../backups.ts';
 import type { Context } from '../context.ts';
@@ -58,6 +59,7 @@ function kindOf(key: string, systemIdentifier: string): { readonly backup?: stri
     const file = parseWalFileName(name.slice(name.lastIndexOf('/') + 1));
     return file !== undefined && walObjectName(file) === name ? {} : undefined;
   }
+  if (kind === 'verification') return parseVerificationName(name) === undefined ? undefined : {};
   if (parseBackupId(id) === undefined) return undefined;
   if (kind === 'manifest') return rest.length === 0 ? {} : undefined;
   if (kind === 'files') return rest.length === 0 ? { backup: id } : undefined;

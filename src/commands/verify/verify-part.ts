@@ -1,6 +1,6 @@
 /** A worker's task: reads one part and proves that every byte, every file and every page in it is what was backed up. */
 import type { Archive } from '../../archive/archive.ts';
-import type { FileLine, PartLine } from '../../archive/files-list.ts';
+import type { FileLine, PartLine } from '../../archive/files-line.ts';
 import type { BadPage } from '../../archive/manifest.ts';
 import { formatPath } from '../../byte-path.ts';
 import { limits } from '../../limits.ts';
