@@ -24,15 +24,46 @@ export async function syncFolder(folder: string | Buffer): Promise<void> {
   }
 }
 
-/** Makes a folder and those above it that are missing, each durable in its parent. */
+/**
+ * Makes a folder and those above it that are missing, each durable in its parent.
+ * One by one, since Node.js's own way never ends where the system says "no such folder" of one whose parent is there, as below /proc.
+ */
 export async function makeFolders(folder: string | Buffer, mode: number): Promise<void> {
-  const path = (one: string): string | Buffer => (typeof folder === 'string' ? one : Buffer.from(one, 'latin1'));
-  const text = typeof folder === 'string' ? folder : folder.toString('latin1');
-  const made = await mkdir(folder, { recursive: true, mode });
-  if (made === undefined) return;
-  // where bytes are no text, the system's answer does not tell how many were made: all of them are made durable
-  const first = typeof folder === 'string' ? dirname(made) : '/';
-  for (let one = text; one !== first && one !== dirname(one); one = dirname(one)) await syncFolder(path(dirname(one)));
+  const isText = typeof folder === 'string';
+  await makeFolder(isText ? folder : folder.toString('latin1'), {
+    mode,
+    pathOf: (text) => (isText ? text : Buffer.from(text, 'latin1')),
+  });
+}
+
+interface FolderOptions {
+  readonly mode: number;
+  /** The path as the file system knows it. */
+  readonly pathOf: (text: string) => string | Buffer;
+}
+
+async function makeFolder(text: string, { mode, pathOf }: FolderOptions): Promise<void> {
+  const parent = dirname(text);
+  try {
+    await mkdir(pathOf(text), { mode });
+  } catch (error) {
+    const code = systemErrorCode(error);
+    if (code === 'ENOENT' && parent !== text && !(await isFolder(pathOf(parent)))) {
+      await makeFolder(parent, { mode, pathOf });
+      return makeFolder(text, { mode, pathOf });
+    }
+    // where it cannot be made, as on a read-only file system, it may be there all the same
+    if (code !== 'ENOENT' && (await isFolder(pathOf(text)))) return;
+    throw error;
+  }
+  await syncFolder(pathOf(parent));
+}
+
+function isFolder(path: string | Buffer): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
 }
 
 /** Writes all of `body` to a file that must not exist yet, and fsyncs it. A failed fsync is never tried a second time. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type Bytes, bytesOf } from '../src/bytes.ts';
-import { replaceFile, syncFolder, writeNewFile } from '../src/durable-file.ts';
+import { makeFolders, replaceFile, syncFolder, writeNewFile } from '../src/durable-file.ts';
 import { temporaryFolder } from './support/folders.ts';
 import { checkout } from './support/installation.ts';
 import { suffixOf } from './support/left-overs.ts';
@@ -26,6 +26,37 @@ function script(body: string): string[] {
   const module = pathToFileURL(join(checkout, 'src/durable-file.ts')).href;
   return ['--import', 'tsx', '--input-type=module', '-e', `const durable = await import('${module}');\n${body}`];
 }
+
+describe('makeFolders', () => {
+  it('makes what is missing, and finds what is there', async () => {
+    const root = temporaryFolder();
+    const folder = join(root, 'a', 'b', 'c');
+    await makeFolders(folder, 0o700);
+    expect([join(root, 'a'), folder].map(modeOf)).toEqual([0o700, 0o700]);
+    await makeFolders(folder, 0o750);
+    expect(modeOf(folder)).toBe(0o700);
+    await makeFolders(Buffer.from(join(root, 'a', '\xe9', 'x'), 'latin1'), 0o700);
+    expect(readdirSync(join(root, 'a'), { encoding: 'latin1' }).sort()).toEqual(['b', '\xe9']);
+    await makeFolders('/', 0o700);
+  });
+
+  it('ends with the system’s error where none can be', async () => {
+    const root = temporaryFolder();
+    writeFileSync(join(root, 'file'), '');
+    for (const folder of ['file', 'file/a', 'file/a/b']) {
+      await expect(makeFolders(join(root, folder), 0o700)).rejects.toMatchObject({
+        code: folder === 'file' ? 'EEXIST' : 'ENOTDIR',
+      });
+    }
+  });
+
+  it.skipIf(process.platform !== 'linux')(
+    'ends where the system says of every new name that it is not there',
+    async () => {
+      await expect(makeFolders('/proc/nowhere/archive', 0o700)).rejects.toMatchObject({ code: 'ENOENT' });
+    },
+  );
+});
 
 describe('replaceFile', () => {
   it('makes a file, replaces one, and leaves nothing else', async () => {
