@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154 # $home and $failed are the launcher's
+# shellcheck shell=sh disable=SC2154 # $self, $home and $failed are the launcher's
 # Read by every launcher beside it; not to be called. Runs dist/<name>.mjs under Node.js and turns its answer into an exit code.
 #
 # PostgreSQL takes each exit of a restore_command from 1 to 125 for "the WAL ends here" and opens the database; an exit of an
@@ -7,16 +7,22 @@
 # private codes 90 (done), 91 (proved absent), 92 (help shown) or the table's 2-9 and 70, and until one of them was said the EXIT
 # trap, set by the launcher before anything else, ends with $failed (H3).
 #
-# In:  $home    the folder of the launchers
+# In:  $self    the launcher, as it was called, and without links to the file itself
+#      $home    its folder without any link, asked for once: where an upgrade switches a link while a command starts, the launcher's
+#               rest, the runtime, the bundle and what the bundle loads later are all of one version
 #      $failed  70, for failures that have no code of their own; or 200, for all of them
+# What an older launcher gives must do: an upgrade may fall between its first lines and this file.
 
 # launch NAME [ARGUMENT ...]: does not return.
 launch() {
-  # the folder may be a link, too, and Node.js takes ".." off a path before it follows links
-  if [ -h "$home" ]; then home=$(CDPATH='' cd -P -- "$home" && pwd -P); fi
-  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-node} young=''
+  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-} young=''
   shift
+  if [ -z "$node" ]; then # a package has its own runtime, a checkout takes the one in PATH
+    node=$home/../node/bin/node
+    [ -x "$node" ] || node=node
+  fi
   if [ "$name" = wal-t ]; then
+    export WAL_T_BIN="${self%/*}" # for the lines that it gives for PostgreSQL's configuration: right after the next upgrade, too
     export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" # zstd's threads: asked for when Node.js starts
     young=--max-semi-space-size=4 # MiB: many small files make much garbage, and each thread would let it grow to the fourfold
     # of many threads glibc keeps what they have freed, each for itself, and ever larger pieces of it: some 60 MiB more for two workers
@@ -24,7 +30,6 @@ launch() {
   fi
   [ -s "$bundle" ] || refuse "\"$bundle\" is missing" \
     'The installation is incomplete: unpack the package again, or run "npm ci" in its folder.'
-  if [ -x "$home/../node/bin/node" ]; then node=$home/../node/bin/node; fi
   case $node in */*) [ -x "$node" ] ;; *) command -v "$node" >/dev/null ;; esac ||
     refuse "Node.js was not found as \"$node\"" \
       'Set WALT_NODE to the path of node: PostgreSQL does not have the PATH of your shell.'

@@ -20,6 +20,27 @@ export interface Settings {
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
   readonly times: Readonly<Record<keyof typeof defaultTimes, number>>;
+  readonly sidecar: SidecarSettings;
+}
+
+/** Schedules and flags as they were given; times in milliseconds, undefined: off. */
+export interface SidecarSettings {
+  readonly backupSchedule: string;
+  readonly backupFlags: string | undefined;
+  /** Undefined: nothing is ever deleted. */
+  readonly deleteFlags: string | undefined;
+  /** Undefined: after each backup. */
+  readonly deleteSchedule: string | undefined;
+  readonly verifySchedule: string;
+  readonly verifyDeepSchedule: string;
+  readonly checkFlags: string;
+  readonly checkIntervalMs: number | undefined;
+  readonly lookIntervalMs: number;
+  readonly timeZone: string;
+  readonly maxJitterMs: number | undefined;
+  readonly jobTimeoutMs: number;
+  /** Undefined host: all addresses. */
+  readonly listen: { readonly host: string | undefined; readonly port: number };
 }
 
 /** Texts and paths as they were given. */
@@ -145,6 +166,21 @@ export function readSettings(entries: Entries): Settings {
       walFetchStandbyMs: get('WALT_WAL_FETCH_STANDBY_TIMEOUT'),
       walFetchPromoteMs: get('WALT_WAL_FETCH_PROMOTE_TIMEOUT'),
       backupWalMs: get('WALT_BACKUP_WAL_TIMEOUT'),
+    },
+    sidecar: {
+      backupSchedule: get('WALT_SIDECAR_BACKUP_SCHEDULE'),
+      backupFlags: get('WALT_SIDECAR_BACKUP'),
+      deleteFlags: get('WALT_SIDECAR_DELETE'),
+      deleteSchedule: get('WALT_SIDECAR_DELETE_SCHEDULE'),
+      verifySchedule: get('WALT_SIDECAR_VERIFY_SCHEDULE'),
+      verifyDeepSchedule: get('WALT_SIDECAR_VERIFY_DEEP_SCHEDULE'),
+      checkFlags: get('WALT_SIDECAR_CHECK'),
+      checkIntervalMs: get('WALT_SIDECAR_CHECK_INTERVAL'),
+      lookIntervalMs: get('WALT_SIDECAR_LOOK_INTERVAL'),
+      timeZone: get('WALT_SIDECAR_TIME_ZONE'),
+      maxJitterMs: get('WALT_SIDECAR_MAX_JITTER'),
+      jobTimeoutMs: get('WALT_SIDECAR_JOB_TIMEOUT'),
+      listen: get('WALT_SIDECAR_LISTEN'),
     },
   };
 }

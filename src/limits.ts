@@ -87,8 +87,36 @@ export const reminderMs = 30 * second;
 /** How long a command may take to clean up after SIGTERM or SIGINT. */
 export const cleanUpMs = 2 * second;
 
-/** How long `wal-t check` waits for any single check. */
+/** How long `wal-t check` waits for any single check; for each other one when one was late already; for what several look at. */
 export const checkLimitMs = 2 * minute;
+export const checkAfterLateMs = 10 * second;
+export const checkSharedMs = minute;
+
+/** The longest silence of a storage or a server for `wal-t check`, and how long it has requests repeated: it is to tell, not to get through. */
+export const checkIdleMs = 15 * second;
+export const checkPatienceMs = 10 * second;
+
+/** How old the last reading of every stored byte may be. */
+export const deepVerifyMaxAgeMs = 35 * 24 * 60 * minute;
+
+/** How long `wal-t check` waits for a segment to arrive in the archive. */
+export const checkRoundTripMs = minute;
+
+/** What `wal-t check` finds fault with: the first is a warning, the second is failed. */
+export const checkThresholds = {
+  /** The oldest file that waits to be archived. */
+  backlogAgeMs: [10 * minute, 60 * minute],
+  /** So many segments that wait are a warning, however young. */
+  backlogSegments: 256,
+  /** The archiver neither archives what waits nor counts a failure. */
+  archiverSilenceMs: 5 * minute,
+  /** Until pg_wal is full, where nothing is recycled. */
+  walSpaceMs: [24 * 60 * minute, 4 * 60 * minute],
+  /** The rate at which WAL is written is that of so long, or of the last segment where that is older. */
+  walRateMs: 15 * minute,
+  /** `archive_timeout`: what a lost host may cost. */
+  archiveTimeoutMs: 60 * minute,
+} as const;
 
 /** Between two attempts of the same request, in p-retry's words. */
 export const retryPause = { minTimeout: 250, maxTimeout: 5000, factor: 2, randomize: true } as const;

@@ -77,7 +77,34 @@ export const settingsTable: readonly Setting[] = [
   timeRow('WALT_WAL_FETCH_STANDBY_TIMEOUT', 'the same under `standby.signal` and by hand', 'walFetchStandbyMs'),
   timeRow('WALT_WAL_FETCH_PROMOTE_TIMEOUT', 'the same while a standby is being promoted', 'walFetchPromoteMs'),
   timeRow('WALT_BACKUP_WAL_TIMEOUT', 'how long a base backup waits for its WAL in the archive', 'backupWalMs'),
-  row('WALT_NODE', 'the Node.js to run with, where the package has none and `PATH` has another'),
+  row('WALT_SIDECAR_BACKUP_SCHEDULE', '`wal-t sidecar`: when it takes base backups, as in a crontab; or `off`', {
+    default: '0 1 * * *',
+  }),
+  row('WALT_SIDECAR_BACKUP', 'further flags of its `basebackup-push`'),
+  row('WALT_SIDECAR_DELETE', 'its policy, the flags of `delete`; without one it deletes nothing'),
+  row('WALT_SIDECAR_DELETE_SCHEDULE', 'when it deletes; by default after each backup'),
+  row('WALT_SIDECAR_VERIFY_SCHEDULE', 'when it verifies; or `off`', { default: '0 4 * * *' }),
+  row('WALT_SIDECAR_VERIFY_DEEP_SCHEDULE', 'when it reads every stored byte for that; or `off`', { default: 'off' }),
+  row('WALT_SIDECAR_CHECK', 'further flags of its `check`', { default: '--skip round-trip' }),
+  row('WALT_SIDECAR_CHECK_INTERVAL', 'how long it waits between two checks; or `off`', {
+    default: '5min',
+    check: durationOrOff,
+  }),
+  row('WALT_SIDECAR_LOOK_INTERVAL', 'how long it waits before it looks at the archive again, for its metrics', {
+    default: '15min',
+    check: duration,
+  }),
+  row('WALT_SIDECAR_TIME_ZONE', 'the zone of its schedules', { default: 'UTC' }),
+  row('WALT_SIDECAR_MAX_JITTER', 'each of its runs is put off by up to so long; or `off`', {
+    default: 'off',
+    check: durationOrOff,
+  }),
+  row('WALT_SIDECAR_JOB_TIMEOUT', 'the longest job of it', { default: '24h', check: duration }),
+  row('WALT_SIDECAR_LISTEN', 'where it serves `/health`, `/status` and `/metrics`: `address:port`, or `:port`', {
+    default: ':19258',
+    check: listenAddress,
+  }),
+  row('WALT_NODE', 'the Node.js to run with, instead of the one in the package or in `PATH`'),
 ];
 
 function text(value: string): string {
@@ -125,6 +152,18 @@ function duration(value: string, name: string): number {
   // beyond 2^31 ms Node's timers fire at once
   if (!(milliseconds > 0 && milliseconds < 2 ** 31)) throw wrong(name, value, 'a time such as 500ms, 30s or 5min');
   return milliseconds;
+}
+
+function durationOrOff(value: string, name: string): number | undefined {
+  return value === 'off' ? undefined : duration(value, name);
+}
+
+/** `:port`, `address:port`, `[IPv6 address]:port`. Port 0: any that is free. */
+function listenAddress(value: string, name: string): { readonly host: string | undefined; readonly port: number } {
+  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([^:[\]\s]*)):(\d{1,5})$/.exec(value);
+  const port = Number(match?.[3] ?? Number.NaN);
+  if (!(port <= 65_535)) throw wrong(name, value, 'an address and a port, such as :19258 or 127.0.0.1:19258');
+  return { host: match?.[1] || match?.[2] || undefined, port };
 }
 
 function formatTime(milliseconds: number): string {

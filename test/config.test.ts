@@ -46,6 +46,22 @@ const noS3: Settings['s3'] = {
   caFile: undefined,
   proxy: undefined,
 };
+const sidecarDefaults: Settings['sidecar'] = {
+  backupSchedule: '0 1 * * *',
+  backupFlags: undefined,
+  deleteFlags: undefined,
+  deleteSchedule: undefined,
+  verifySchedule: '0 4 * * *',
+  verifyDeepSchedule: 'off',
+  checkFlags: '--skip round-trip',
+  checkIntervalMs: 300_000,
+  lookIntervalMs: 900_000,
+  timeZone: 'UTC',
+  maxJitterMs: undefined,
+  jobTimeoutMs: 86_400_000,
+  listen: { host: undefined, port: 19_258 },
+};
+const withSidecar = (changed: Partial<Settings['sidecar']>) => ({ sidecar: { ...sidecarDefaults, ...changed } });
 
 it('has a default for everything that has one', () => {
   expect(settingsOf({})).toEqual({
@@ -61,6 +77,7 @@ it('has a default for everything that has one', () => {
     logFormat: 'text',
     logLevel: 'info',
     times: defaultTimes,
+    sidecar: sidecarDefaults,
   });
 });
 
@@ -98,6 +115,21 @@ const read: readonly (readonly [name: string, value: string, Partial<Settings>])
   ['WALT_CONNECTIONS', '4', { connections: 4 }],
   ['WALT_WORKERS', '1', { workers: 1 }],
   ['WALT_WORKERS', '64', { workers: 64 }],
+  ['WALT_SIDECAR_BACKUP_SCHEDULE', '@weekly', withSidecar({ backupSchedule: '@weekly' })],
+  ['WALT_SIDECAR_BACKUP', '--max-rate 50M', withSidecar({ backupFlags: '--max-rate 50M' })],
+  ['WALT_SIDECAR_DELETE', '--keep-days 14', withSidecar({ deleteFlags: '--keep-days 14' })],
+  ['WALT_SIDECAR_DELETE_SCHEDULE', '0 2 * * *', withSidecar({ deleteSchedule: '0 2 * * *' })],
+  ['WALT_SIDECAR_VERIFY_SCHEDULE', 'off', withSidecar({ verifySchedule: 'off' })],
+  ['WALT_SIDECAR_VERIFY_DEEP_SCHEDULE', '0 5 * * 0', withSidecar({ verifyDeepSchedule: '0 5 * * 0' })],
+  ['WALT_SIDECAR_CHECK', '--skip wal', withSidecar({ checkFlags: '--skip wal' })],
+  ['WALT_SIDECAR_CHECK_INTERVAL', '1min', withSidecar({ checkIntervalMs: 60_000 })],
+  ['WALT_SIDECAR_CHECK_INTERVAL', 'off', withSidecar({ checkIntervalMs: undefined })],
+  ['WALT_SIDECAR_LOOK_INTERVAL', '1h', withSidecar({ lookIntervalMs: 3_600_000 })],
+  ['WALT_SIDECAR_TIME_ZONE', 'Europe/Berlin', withSidecar({ timeZone: 'Europe/Berlin' })],
+  ['WALT_SIDECAR_MAX_JITTER', '30s', withSidecar({ maxJitterMs: 30_000 })],
+  ['WALT_SIDECAR_JOB_TIMEOUT', '1h', withSidecar({ jobTimeoutMs: 3_600_000 })],
+  ['WALT_SIDECAR_LISTEN', '127.0.0.1:9000', withSidecar({ listen: { host: '127.0.0.1', port: 9000 } })],
+  ['WALT_SIDECAR_LISTEN', '[::1]:0', withSidecar({ listen: { host: '::1', port: 0 } })],
 ];
 
 it.each(read)('reads %s=%s from the environment and from a file', (name, value, expected) => {
@@ -144,6 +176,12 @@ it.each([
     '30s ',
   ].map((value) => ['WALT_WAL_FETCH_TIMEOUT', value, aTime]),
   ...['0', '65', '1.5', 'all'].map((value) => ['WALT_WORKERS', value, 'It must be a whole number from 1 to 64.']),
+  ...['19258', ':', 'a:b:1', ':65536', '::1:80', ' :80'].map((value) => [
+    'WALT_SIDECAR_LISTEN',
+    value,
+    'It must be an address and a port, such as :19258 or 127.0.0.1:19258.',
+  ]),
+  ['WALT_SIDECAR_CHECK_INTERVAL', '0', aTime],
   ['WALT_INIT', 'yes', 'It must be manual or auto.'],
   ['WALT_INIT', 'AUTO', 'It must be manual or auto.'],
   ['WALT_LOG_LEVEL', 'verbose', 'It must be error or warning or info or debug.'],

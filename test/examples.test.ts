@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { parseCommandLine } from '../src/cli/options.ts';
+import { candidatesIn, commandsIn } from './support/command-lines.ts';
 import { temporaryFolder } from './support/folders.ts';
 import { checkout } from './support/installation.ts';
 import { hasTool } from './support/tools.ts';
@@ -12,36 +13,36 @@ const folder = join(checkout, 'examples');
 const read = (name: string) => readFileSync(join(folder, name), 'utf8');
 const units = readdirSync(folder).filter((name) => /\.(service|timer)$/.test(name));
 
-/** Whatever may hold a command of ours: the lines of shell blocks, what stands in backticks, what systemd and cron are to run. */
+/** Whatever may hold a command of ours: the runbook, what systemd and cron are to run, what the comments of the manifests tell to type. */
 function* candidates(): Generator<string> {
-  const runbook = read('RUNBOOK.md');
-  for (const [, block = ''] of runbook.matchAll(/^```sh\n(.*?)^```$/gms)) yield* block.split('\n');
-  for (const [, inline = ''] of runbook.replaceAll(/^```.*?^```$/gms, '').matchAll(/`([^`\n]+)`/g)) yield inline;
+  yield* candidatesIn(read('RUNBOOK.md'));
   for (const unit of units) {
     for (const [, command = ''] of read(unit).matchAll(/^ExecStart=(.*)$/gm)) yield command;
   }
   for (const [, commands = ''] of read('crontab').matchAll(/^(?:\S+\s+){6}(\/.*)$/gm)) yield* commands.split('&&');
+  for (const manifest of readdirSync(folder).filter((name) => name.endsWith('.yaml'))) {
+    for (const [, command = ''] of read(manifest).matchAll(
+      /^#.* (?:--|sidecar|postgres) (\S*(?:wal-t|backup-list)\b.*?)(?: {3,}.*)?$/gm,
+    )) {
+      yield command;
+    }
+  }
 }
 
-/** The words of a command as a shell has them, without what it keeps to itself; `…` stands for something. */
-function wordsOf(command: string): string[] {
-  const words = command.matchAll(/'([^']*)'|((?:[^\s']|…)+)/g);
-  const own = [...words].map(([word, quoted, plain]) => ({ word, text: quoted ?? plain ?? '' }));
-  const end = own.findIndex(({ word }) => /^(#|>|\||;)/.test(word));
-  return own.slice(0, end < 0 ? undefined : end).map(({ text }) => text);
-}
-
-const program = /^(?:\/opt\/wal-t\/bin\/)?(wal-t|wal-push|wal-fetch|basebackup-push|basebackup-fetch|backup-list)$/;
-
-const commands = [...candidates()].map(wordsOf).flatMap(([first = '', ...words]) => {
-  const name = program.exec(first)?.[1];
-  if (name === undefined || words.length === 0) return name === 'backup-list' ? [[name]] : [];
-  return [name === 'wal-t' ? words : [name, ...words]];
-});
+const commands = commandsIn(candidates());
 
 it('finds the command lines', () => {
   const names = new Set(commands.map(([name]) => name));
-  const expected = ['windows', 'backup-list', 'restore', 'basebackup-push', 'wal-push', 'wal-diff', 'wal-set-aside'];
+  const expected = [
+    'windows',
+    'backup-list',
+    'restore',
+    'basebackup-push',
+    'wal-push',
+    'wal-diff',
+    'wal-set-aside',
+    'init',
+  ];
   expect([...names]).toEqual(expect.arrayContaining([...expected, 'delete', 'verify', 'pin']));
   expect(commands.length).toBeGreaterThan(15);
 });
@@ -49,7 +50,7 @@ it('finds the command lines', () => {
 it.each(commands.map((words) => [words.join(' '), words] as const))(
   'has a command that exists: %s',
   async (_, words) => {
-    expect((await parseCommandLine(words)).program).toBe(words[0]);
+    expect([words[0], 'wal-t']).toContain((await parseCommandLine(words)).program);
     await expect(parseCommandLine([...words, '--unheard-of'])).rejects.toThrow('unheard');
   },
 );

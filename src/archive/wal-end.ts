@@ -168,8 +168,8 @@ async function nextSegment(
   return firstSegment(archive, segment.timeline, { ...options, after });
 }
 
-/** Partial segments and backup history files stand between the segments, and do not count. */
-async function firstSegment(
+/** Of a timeline. Partial segments and backup history files stand between the segments, and do not count. */
+export async function firstSegment(
   { storage, systemIdentifier }: Archive,
   timeline: number,
   options: RequestOptions & { readonly after?: string },

@@ -1,5 +1,6 @@
 /** What a file of commands/ makes its command of: the parser, and the job that is done when it was asked for. */
 import type { Argv } from 'yargs';
+import { formatLsn } from '../postgres/lsn.ts';
 import type { Job } from './run.ts';
 
 /** Flags that every command has. */
@@ -24,7 +25,12 @@ export type AddCommand = (parser: Parser, setJob: SetJob) => Parser;
 /** The flag `--json` of commands that print a result. */
 export const jsonFlag = { type: 'boolean', default: false, describe: 'print the result as JSON' } as const;
 
-/** What `--json` prints. LSNs, identifiers and times in nanoseconds are strings in it (H46). */
+/** What `--json` prints. LSNs are strings as PostgreSQL writes them, identifiers and times finer than a millisecond strings of digits (H46). */
 export function formatJson(result: unknown): string {
-  return JSON.stringify(result, (_, value) => (typeof value === 'bigint' ? String(value) : value), 2);
+  return JSON.stringify(result, (name, value) => (typeof value === 'bigint' ? formatInteger(name, value) : value), 2);
+}
+
+/** The member's name tells what it is: `lsn`, `startLsn` … */
+function formatInteger(name: string, value: bigint): string {
+  return /lsn$/i.test(name) ? formatLsn(value) : String(value);
 }

@@ -14,6 +14,7 @@ import { addInit } from './commands/init.ts';
 import { addKeygen } from './commands/keygen.ts';
 import { addPin, addUnpin } from './commands/pin.ts';
 import { addRestore } from './commands/restore.ts';
+import { addSidecar } from './commands/sidecar.ts';
 import { addVerify } from './commands/verify.ts';
 import { addWalDiff, addWalSetAside } from './commands/wal-conflict.ts';
 import { addWalFetch } from './commands/wal-fetch.ts';
@@ -41,6 +42,7 @@ const commands: readonly AddCommand[] = [
   addDelete,
   addPin,
   addUnpin,
+  addSidecar,
   addWalDiff,
   addWalSetAside,
 ];

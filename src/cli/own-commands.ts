@@ -9,11 +9,20 @@ import { defaultConfigFile } from '../settings.ts';
 /** The PATH that a service manager gives to PostgreSQL, at worst. */
 const servicePath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** The folder of the launchers: beside the bundle's own, or above that of its chunks. */
+/**
+ * The folder of the launchers: as this command was called, so that a link that upgrades switch stays in it; else beside the
+ * bundle's own, or above that of its chunks.
+ */
 function binFolder(): string {
   const here = fileURLToPath(new URL('.', import.meta.url));
-  const candidates = ['../bin', '../../bin'].map((path) => resolve(here, path));
-  return candidates.find((path) => isExecutable(join(path, 'wal-t'))) ?? candidates[0] ?? here;
+  const beside = resolve(here, '../bin');
+  const candidates = [resolve(process.env.WAL_T_BIN ?? beside), beside, resolve(here, '../../bin')];
+  return candidates.find((path) => isExecutable(join(path, 'wal-t'))) ?? beside;
+}
+
+/** The path of one of our launchers. */
+export function launcherPath(name: string): string {
+  return join(binFolder(), name);
 }
 
 function isExecutable(path: string): boolean {
@@ -27,7 +36,7 @@ function isExecutable(path: string): boolean {
 
 /** A shell command that calls one of our executables by its absolute path, with the settings file that is in force here; `words` as PostgreSQL is to see them. */
 export function ownCommand(entries: Entries, name: string, words: string): string {
-  const plain = `${settingsPrefix(entries)}${shellQuoted(join(binFolder(), name))}`;
+  const plain = `${settingsPrefix(entries)}${shellQuoted(launcherPath(name))}`;
   return `${plain.replaceAll('%', '%%')} ${words}`; // a single % is PostgreSQL's own sign
 }
 
@@ -56,8 +65,9 @@ function settingsPrefix(entries: Entries): string {
 
 /** Would the launcher find this very Node.js without help? */
 function isOnServicePath(): boolean {
-  const root = fileURLToPath(new URL('..', import.meta.url));
-  const candidates = [join(root, 'node', 'bin'), ...servicePath.split(':')].map((folder) => join(folder, 'node'));
+  const candidates = [join(binFolder(), '../node/bin'), ...servicePath.split(':')].map((folder) =>
+    join(folder, 'node'),
+  );
   return candidates.some(isExecutable);
 }
 

@@ -251,7 +251,8 @@ function isUnknownMethod(error: unknown): boolean {
   return error instanceof Error && error.message.startsWith('Unknown authenticationOk message');
 }
 
-function isNobodyThere(error: unknown): boolean {
+/** Does nothing listen there? */
+export function isNobodyThere(error: unknown): boolean {
   const cause = error instanceof WalTError ? error.cause : error;
   const inner = cause instanceof AggregateError ? cause.errors[0] : cause;
   return ['ENOENT', 'ECONNREFUSED', 'ENOTFOUND'].includes(systemErrorCode(inner) ?? '');

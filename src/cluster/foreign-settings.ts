@@ -1,8 +1,10 @@
 /** Settings that came along with a backup and point to the host that it was taken on. Named, never changed: they may be meant. */
-import { readFile, stat } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { type ConfiguredSetting, readConfigurationFiles } from './configuration-files.ts';
 
 export interface ForeignSetting {
-  /** Relative to the folder. */
+  /** Relative to the folder; absolute where it lies elsewhere and is included. */
   readonly file: string;
   readonly name: string;
   readonly value: string;
@@ -12,26 +14,34 @@ export interface ForeignSetting {
 /** Those that make PostgreSQL use another folder than the one that it is started in. */
 const places: readonly string[] = ['data_directory', 'hba_file', 'ident_file'];
 /** A setting that names a place in the file system. */
-const isPlace = (name: string) => /(?:_file|_directory|_directories|keyfile)$/.test(name) || /^include/.test(name);
+const isPlace = (name: string) => /(?:_file|_directory|_directories|keyfile)$/.test(name);
 
-/** Reads the configuration files of a restored folder, given relative to it. */
+/**
+ * Looks at what is in force by the configuration files of a restored folder, given relative to it, and by those that they include.
+ * A file that is to be included and is not there keeps PostgreSQL from starting.
+ */
 export async function findForeignSettings(
   folder: string,
   files: readonly string[],
   { takeOver }: { readonly takeOver: boolean },
 ): Promise<ForeignSetting[]> {
+  const settings = await readConfigurationFiles(files.map((file) => `${folder}/${file}`));
+  const isInForce = ({ name }: ConfiguredSetting, index: number) =>
+    name.startsWith('include') || settings.findLastIndex((one) => one.name === name) === index;
   const found: ForeignSetting[] = [];
-  for (const file of files) {
-    const text = await readFile(`${folder}/${file}`, 'utf8').catch(() => '');
-    for (const [name, value] of parseSettings(text)) {
-      const why = await judge(folder, name, value, takeOver);
-      if (why !== undefined) found.push({ file, name, value, why });
-    }
+  for (const { file, name, value } of settings.filter(isInForce)) {
+    const why = await judge(folder, { file, name, value }, takeOver);
+    if (why !== undefined)
+      found.push({ file: isBelow(file, folder) ? file.slice(folder.length + 1) : file, name, value, why });
   }
   return found;
 }
 
-async function judge(folder: string, name: string, value: string, takeOver: boolean): Promise<string | undefined> {
+async function judge(
+  folder: string,
+  { file, name, value }: ConfiguredSetting,
+  takeOver: boolean,
+): Promise<string | undefined> {
   if (places.includes(name) && value.startsWith('/') && !isBelow(value, folder)) {
     return 'it leads out of the restored folder, perhaps into a live cluster: override it when you start the server';
   }
@@ -46,16 +56,13 @@ async function judge(folder: string, name: string, value: string, takeOver: bool
   if (takeOver && name === 'synchronous_standby_names' && value !== '') {
     return 'commits wait for standbys that may not be there: empty it until they are';
   }
+  if (name === 'include' || name === 'include_dir') {
+    const path = resolve(dirname(file), value);
+    return (await isThere(path)) ? undefined : `"${path}" does not exist on this host: PostgreSQL does not start`;
+  }
   if (!isPlace(name)) return undefined;
   for (const path of value.split(',').map((one) => one.trim())) {
-    if (
-      !path.startsWith('/') ||
-      (await stat(path).then(
-        () => true,
-        () => false,
-      ))
-    )
-      continue;
+    if (!path.startsWith('/') || (await isThere(path))) continue;
     return `"${path}" does not exist on this host`;
   }
   return undefined;
@@ -65,13 +72,9 @@ function isBelow(path: string, folder: string): boolean {
   return path === folder || path.startsWith(`${folder}/`);
 }
 
-/** Names and values of a postgresql.conf, the last one of a name alone. */
-function parseSettings(text: string): Map<string, string> {
-  const settings = new Map<string, string>();
-  for (const line of text.split('\n')) {
-    const match = /^\s*([A-Za-z_][A-Za-z0-9_.]*)\s*(?:=|\s)\s*(?:'((?:[^']|'')*)'|([^\s#]+))/.exec(line);
-    const name = match?.[1]?.toLowerCase();
-    if (name !== undefined) settings.set(name, match?.[2]?.replaceAll("''", "'") ?? match?.[3] ?? '');
-  }
-  return settings;
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

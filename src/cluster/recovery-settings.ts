@@ -16,6 +16,7 @@ export interface RecoverySettings {
 }
 
 const autoConf = 'postgresql.auto.conf';
+const lineFeed = 10;
 
 /**
  * Appends to `postgresql.auto.conf`, which is read last of all, and makes the signal file. Durable when it returns.
@@ -28,16 +29,17 @@ export async function writeRecoverySettings(
   give: (path: string) => Promise<void>,
 ): Promise<void> {
   try {
-    const before = await readFile(`${folder}/${autoConf}`, 'utf8').catch((error: unknown) => {
-      if (systemErrorCode(error) === 'ENOENT') return '';
+    // as bytes: its encoding is that of whichever database it was set in
+    const before = await readFile(`${folder}/${autoConf}`).catch((error: unknown) => {
+      if (systemErrorCode(error) === 'ENOENT') return Buffer.alloc(0);
       throw error;
     });
     const text = [
-      before.replace(/\n?$/, before === '' ? '' : '\n'),
+      before.length === 0 || before.at(-1) === lineFeed ? '' : '\n',
       ...comment.map((line) => `# ${line}\n`),
       ...Object.entries(settings).map(([name, value]) => `${name} = ${quote(value)}\n`),
     ].join('');
-    await replaceFile(`${folder}/${autoConf}`, bytesOf(Buffer.from(text)));
+    await replaceFile(`${folder}/${autoConf}`, bytesOf(before, Buffer.from(text)));
     await give(`${folder}/${autoConf}`);
     await writeFile(`${folder}/${signal}`, '', { mode: 0o600, flush: true });
     await give(`${folder}/${signal}`);

@@ -15,9 +15,11 @@ import { readPostmasterPid } from './postmaster-pid.ts';
 import type { ServerFacts } from './server-facts.ts';
 import { unreadable } from './source-files.ts';
 
+type WhichServer = Pick<ServerFacts, 'systemIdentifier' | 'inRecovery' | 'dataDirectory' | 'startedAt'>;
+
 export interface ServerProof {
   readonly session: Session;
-  readonly facts: ServerFacts;
+  readonly facts: WhichServer;
   /** The process that serves the session, which must stay the same one. */
   readonly backendPid: number;
   readonly dataDirectory: string;
@@ -175,7 +177,7 @@ async function refusal(proof: ServerProof, { there, here }: Difference): Promise
   });
 }
 
-function howToConnect(running: Awaited<ReturnType<typeof readPostmasterPid>>, facts: ServerFacts): string {
+function howToConnect(running: Awaited<ReturnType<typeof readPostmasterPid>>, facts: WhichServer): string {
   const host = running?.socketDirectory ?? running?.listenAddress;
   if (running === undefined || host === undefined) {
     return `Start the server of this data directory and connect to it, or name the other's: "${facts.dataDirectory}".`;

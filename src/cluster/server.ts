@@ -2,12 +2,14 @@
 import { ConfigurationError, PostgresError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { type Lsn, parseLsn } from '../postgres/lsn.ts';
+import { type ArchiverStatus, readArchiverStatus } from './archiver-status.ts';
 import { connect, type Session } from './connection.ts';
 import { readConnectionSettings } from './connection-settings.ts';
 import { checkPrivileges } from './privileges.ts';
 import { checkSameProcess, checkSameServer, proveSameServer, type ServerProof } from './same-server.ts';
 import { readFacts, type ServerFacts } from './server-facts.ts';
 
+export type { ArchiverStatus } from './archiver-status.ts';
 export type { ServerFacts } from './server-facts.ts';
 
 export interface ServerOptions {
@@ -19,17 +21,6 @@ export interface ServerOptions {
   readonly signal: AbortSignal;
   /** Unless PGCONNECT_TIMEOUT says another. */
   readonly connectMs: number;
-}
-
-/** `pg_stat_archiver` */
-export interface ArchiverStatus {
-  readonly lastArchived?: string;
-  readonly lastArchivedAt?: Date;
-  readonly lastFailed?: string;
-  readonly lastFailedAt?: Date;
-  readonly failedCount: number;
-  /** Was a failure the last that happened? */
-  readonly isFailing: boolean;
 }
 
 export interface BackupServer {
@@ -126,7 +117,7 @@ class OpenServer implements BackupServer {
   readonly #proof: ServerProof;
   readonly #session: Session;
 
-  constructor(proof: ServerProof) {
+  constructor(proof: ServerProof & { readonly facts: ServerFacts }) {
     this.#proof = proof;
     this.#session = proof.session;
     this.facts = proof.facts;
@@ -139,16 +130,8 @@ class OpenServer implements BackupServer {
     return this.#lsn('switch WAL', 'select pg_switch_wal()::text as lsn');
   }
 
-  async archiverStatus(): Promise<ArchiverStatus> {
-    const [row] = await this.#session.query<ArchiverRow>('look at the archiver', archiverQuestion);
-    return {
-      ...(row?.last_archived ? { lastArchived: row.last_archived } : {}),
-      ...(row?.last_archived_at ? { lastArchivedAt: new Date(row.last_archived_at) } : {}),
-      ...(row?.last_failed ? { lastFailed: row.last_failed } : {}),
-      ...(row?.last_failed_at ? { lastFailedAt: new Date(row.last_failed_at) } : {}),
-      failedCount: Number(row?.failed_count ?? 0),
-      isFailing: row?.is_failing ?? false,
-    };
+  archiverStatus(): Promise<ArchiverStatus> {
+    return readArchiverStatus(this.#session);
   }
 
   async startBackup({ label, checkpoint }: Parameters<BackupServer['startBackup']>[0]): Promise<{ startLsn: Lsn }> {
@@ -178,23 +161,6 @@ class OpenServer implements BackupServer {
     return parsed(row?.lsn ?? '');
   }
 }
-
-interface ArchiverRow {
-  readonly last_archived: string | null;
-  /** Epoch milliseconds. */
-  readonly last_archived_at: number | null;
-  readonly last_failed: string | null;
-  readonly last_failed_at: number | null;
-  readonly failed_count: string;
-  readonly is_failing: boolean;
-}
-
-const archiverQuestion = `
-  select last_archived_wal as last_archived, (extract(epoch from last_archived_time) * 1000)::float8 as last_archived_at,
-         last_failed_wal as last_failed, (extract(epoch from last_failed_time) * 1000)::float8 as last_failed_at,
-         failed_count,
-         last_failed_time is not null and (last_archived_time is null or last_failed_time > last_archived_time) as is_failing
-    from pg_stat_archiver`;
 
 interface StopRow {
   readonly pid: number;

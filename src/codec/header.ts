@@ -26,6 +26,7 @@ const contentLimits = {
   lease: limits.smallFileBytes,
   pin: limits.smallFileBytes,
   plan: limits.planBytes,
+  verification: limits.planBytes,
 } as const;
 /** Objects that are made while they are stored: nobody knows their length beforehand. */
 const streamedKinds = ['files', 'part'] as const;

@@ -6,8 +6,7 @@
  * Nothing is removed unless every manifest, pin, lease and history was read and understood (H28). Histories are never removed (H14).
  */
 import type { Archive } from '../archive/archive.ts';
-import { concerns, type DeletionPlan, isAlive, publishPlan, readPlans } from '../archive/deletion-plan.ts';
-import { objectKey } from '../archive/keys.ts';
+import { concerns, publishPlan } from '../archive/deletion-plan.ts';
 import { planRetention } from '../archive/retention.ts';
 import type { Policy, RetentionPlan } from '../archive/retention-state.ts';
 import { CheckError, UnsupportedError, UsageError, WalTError } from '../errors.ts';
@@ -15,7 +14,8 @@ import { uploadExpiryMs } from '../limits.ts';
 import { openArchive } from './backups.ts';
 import type { Context } from './context.ts';
 import { type Inventory, readInventory } from './delete/inventory.ts';
-import { type Removable, removableOf, removalOf } from './delete/removable.ts';
+import { deadPlans, expectNoOther, withdraw } from './delete/own-plans.ts';
+import { type Gone, goneOf, type Removable, removableOf, removalOf } from './delete/removable.ts';
 import { parseTime } from './restore/target.ts';
 
 export interface DeleteArguments {
@@ -37,7 +37,7 @@ export interface DeleteResult {
   readonly plan: RetentionPlan;
   readonly removable: Removable;
   /** Undefined when nothing was removed, as asked. */
-  readonly removed: { readonly objects: number; readonly bytes: number } | undefined;
+  readonly removed: Gone | undefined;
   /** Each key that could not be removed. */
   readonly failed: readonly { readonly key: string; readonly error: WalTError }[];
 }
@@ -122,45 +122,25 @@ async function removeBackups(
     const manifests = await removeKeys(context, archive, removable.manifests);
     if (manifests.length > 0) {
       await withdraw(context, archive, ownPlans);
-      const objects = removable.manifests.length - manifests.length;
-      return { plan, removable, removed: { objects, bytes: 0 }, failed: manifests };
+      return { plan, removable, removed: goneOf(removable, removable.manifests, manifests), failed: manifests };
     }
     const removal = removalOf(removable);
     ownPlans.push(await publishPlan(archive, removal, writer));
     const after = await expectStillUnneeded(context, archive, { policy, now, before: inventory, removable });
     progress.removed = 'some';
-    const failed = [
-      ...(await removeKeys(context, archive, removable.others)),
-      ...(await sweepUploads(context, archive, after, now)),
-    ];
-    const objects = removable.manifests.length + removable.others.length - failed.length;
-    if (failed.length === 0)
-      await withdraw(context, archive, [...ownPlans, ...(await deadPlans(context, archive, now))]);
-    return { plan, removable, removed: { objects, bytes: removable.bytes }, failed };
+    const left = await removeKeys(context, archive, removable.others);
+    const failed = [...left, ...(await sweepUploads(context, archive, after, now))];
+    if (left.length === 0) {
+      const dead = await deadPlans(context, archive, now);
+      await withdraw(context, archive, [...ownPlans, ...dead.map(({ name }) => name)]);
+    }
+    const removed = goneOf(removable, [...removable.manifests, ...removable.others], left);
+    return { plan, removable, removed, failed };
   } catch (error) {
     // what was published may have been seen: it stays only when something was removed by it
     if (progress.removed !== 'some') await withdraw(context, archive, ownPlans);
     throw error;
   }
-}
-
-/** @returns the storage's own time. @throws CheckError when another deletion is at it. */
-async function expectNoOther(context: Context, archive: Archive, own: readonly string[]): Promise<Date> {
-  const plans = await readPlans(archive, context);
-  const now = plans.find(({ name }) => own.includes(name))?.storedAt;
-  if (now === undefined)
-    throw new CheckError("the deletion's own plan is gone: another one runs, or the storage loses objects");
-  const other = plans.find((plan) => !own.includes(plan.name) && isAlive(plan, now));
-  if (other === undefined) return now;
-  throw new CheckError('another deletion is running', {
-    detail: `its plan is "${other.name}", stored ${other.storedAt.toISOString()}`,
-    hint: 'Wait until it has ended. If it was broken off on another host, this works again after an hour.',
-  });
-}
-
-async function deadPlans(context: Context, archive: Archive, now: Date): Promise<string[]> {
-  const plans: DeletionPlan[] = await readPlans(archive, context);
-  return plans.filter((plan) => !isAlive(plan, now)).map(({ name }) => name);
 }
 
 /** Whatever came into the archive since it was read: a backup that was begun or confirmed meanwhile, a pin. */
@@ -212,30 +192,17 @@ async function sweepUploads(context: Context, { storage, systemIdentifier }: Arc
       context.log.info(`${report.removed} uploads that were broken off have been taken back`);
     return (report?.failed ?? []).map(({ what, error }) => ({ key: what, error }));
   } catch (error) {
-    if (!(error instanceof UnsupportedError)) throw error;
-    context.log.info('this storage cannot list uploads that were broken off', {
-      hint: 'Let a life-cycle rule of the bucket end them.',
-    });
+    // all that was to go has gone: what no listing shows is worth no failure
+    if (!(error instanceof WalTError)) throw error;
+    const isKnown = error instanceof UnsupportedError;
+    if (!isKnown) context.log.warning(`uploads that were broken off stay where they are: ${error.message}`, error);
+    else context.log.info('this storage cannot list uploads that were broken off', { hint: lifeCycleHint });
     return [];
   }
 }
 
+const lifeCycleHint = 'Let a life-cycle rule of the bucket end them.';
+
 async function removeKeys({ signal }: Context, { storage }: Archive, keys: readonly string[]) {
   return keys.length === 0 ? [] : (await storage.delete(keys, { signal })).failed;
-}
-
-/** Never throws: why plans are withdrawn is told elsewhere. */
-async function withdraw(context: Context, archive: Archive, plans: readonly string[]): Promise<void> {
-  const keys = [...new Set(plans)].map((name) => objectKey(archive.systemIdentifier, name));
-  try {
-    for (const { key, error } of await removeKeys(context, archive, keys)) warnOfPlan(context, key, error);
-  } catch (error) {
-    for (const key of keys) warnOfPlan(context, key, error as Error);
-  }
-}
-
-function warnOfPlan({ log }: Context, key: string, error: Error): void {
-  log.warning(`the plan "${key}" could not be removed: ${error.message}`, {
-    hint: 'Backups that need what it names are not confirmed while it is there: the next deletion removes it.',
-  });
 }

@@ -10,6 +10,12 @@ import type { Context } from './context.ts';
 /** For commands that write. @throws ConfigurationError also when there is an identity, or who may read manifests, but nobody to encrypt to. */
 export async function keysToSeal(context: Context): Promise<Keys> {
   const keys = await loadKeys(context);
+  expectRecipients(keys);
+  return keys;
+}
+
+/** @throws ConfigurationError when there is an identity, or who may read manifests, but nobody to encrypt to. */
+export function expectRecipients(keys: Keys): void {
   if (keys.manifestRecipients !== undefined && keys.recipients.length === 0) {
     throw new ConfigurationError('WALT_AGE_MANIFEST_RECIPIENTS is set, but no recipient: nothing would be encrypted', {
       hint: 'Set WALT_AGE_RECIPIENTS to the keys that may read everything, or remove WALT_AGE_MANIFEST_RECIPIENTS.',
@@ -20,7 +26,6 @@ export async function keysToSeal(context: Context): Promise<Keys> {
       hint: 'Set WALT_AGE_RECIPIENTS to its public key (age1…): "wal-t keygen" prints it, age-keygen -y shows it.',
     });
   }
-  return keys;
 }
 
 /** @throws ConfigurationError when a file cannot be read, holds no key, or one that is malformed: never fewer keys than are set. */

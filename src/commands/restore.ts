@@ -19,6 +19,7 @@ import { formatLsn } from '../postgres/lsn.ts';
 import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
 import { type BasebackupFetchResult, fetchBackup } from './basebackup-fetch.ts';
 import type { Context } from './context.ts';
+import { statementsFor } from './restore/arming.ts';
 import { type Choice, choiceIn, withReadable } from './restore/choice.ts';
 import { followedTimeline } from './restore/followed-timeline.ts';
 import { planRestore, type RestorePlan } from './restore/plan.ts';
@@ -66,6 +67,8 @@ export interface RestoreResult {
   /** Undefined when nothing was done. */
   readonly restored: BasebackupFetchResult | undefined;
   readonly foreignSettings: readonly ForeignSetting[];
+  /** SQL for when it is open: makes a copy beside the production server; takes back what was set for the recovery. */
+  readonly statements: { readonly arming: readonly string[]; readonly recovery: readonly string[] };
   /** Its configuration lay outside the data directory, and is here, relative to the folder. */
   readonly configFile: string | undefined;
 }
@@ -88,7 +91,7 @@ export async function restore(context: Context, args: RestoreArguments): Promise
   const signal = args.standby ? 'standby.signal' : 'recovery.signal';
   const { segmentSizeBytes } = choice.wal;
   const result = { plan, folder, signal, settings, beside, walBytes: plan.segments * segmentSizeBytes } as const;
-  if (args.dryRun) return { ...result, restored: undefined, foreignSettings: [], configFile: undefined };
+  if (args.dryRun) return { ...result, ...nothingDone };
   const restored = await fetchBackup(context, {
     archive,
     manifest: plan.backup,
@@ -103,8 +106,16 @@ export async function restore(context: Context, args: RestoreArguments): Promise
   });
   const configFile = await outsideConfig(folder);
   const files = [configFile ?? 'postgresql.conf', 'postgresql.auto.conf'];
-  return { ...result, restored, foreignSettings: await findForeignSettings(folder, files, args), configFile };
+  const foreignSettings = await findForeignSettings(folder, files, args);
+  return { ...result, restored, foreignSettings, statements: await statementsFor(folder, settings), configFile };
 }
+
+const nothingDone = {
+  restored: undefined,
+  foreignSettings: [],
+  statements: { arming: [], recovery: [] },
+  configFile: undefined,
+} as const;
 
 function checkArguments({ standby, target, action, primaryConninfo, untilHole }: RestoreArguments): void {
   const hasTarget = target.immediate || Object.values(target).some((value) => typeof value === 'string');

@@ -12,6 +12,7 @@ import { chooseNamed, openArchive, readCatalogue } from './backups.ts';
 import type { Context } from './context.ts';
 import { judgeBackup } from './verify/backup.ts';
 import { type KeyFindings, lookAtKeys } from './verify/keys.ts';
+import { recordVerification } from './verify/record.ts';
 import { hashWal, type WalFindings } from './verify/wal.ts';
 
 export interface VerifyArguments {
@@ -62,7 +63,7 @@ export async function verify(context: Context, { name, deep }: VerifyArguments):
     for (const backup of ended) {
       verdicts.push(await judgeBackup(context, archive, backup, crew));
     }
-    return {
+    const result: VerifyResult = {
       systemIdentifier: archive.systemIdentifier,
       deep,
       verdicts,
@@ -71,6 +72,8 @@ export async function verify(context: Context, { name, deep }: VerifyArguments):
       wal: deep && name === undefined ? await hashWal(context, archive) : undefined,
       keys: await lookAtKeys(context, archive, catalogue),
     };
+    if (name === undefined) await recordVerification(context, archive, result);
+    return result;
   } finally {
     await crew?.close();
   }

@@ -15,10 +15,12 @@ import { basename, resolve } from 'node:path';
 import pRetry from 'p-retry';
 import type { Archive } from '../archive/archive.ts';
 import { openWalFile } from '../archive/wal-archive.ts';
-import { findSegmentEnd, proveHistoryAbsent } from '../archive/wal-end.ts';
+import { findSegmentEnd, latestTimeline, proveHistoryAbsent } from '../archive/wal-end.ts';
+import { bytesOf } from '../bytes.ts';
 import { findDataDirectory, isEndingRecovery, isStandby, readControlFile } from '../cluster/data-directory.ts';
+import { isRecoveryTarget } from '../cluster/last-refused.ts';
 import type { OpenedObject } from '../codec/object.ts';
-import { ObjectNotFound, UsageError, WalTError } from '../errors.ts';
+import { CorruptError, ObjectNotFound, UsageError, WalTError, WrongKeyError } from '../errors.ts';
 import { retryPause } from '../limits.ts';
 import { parseWalFileName, type SegmentName, type WalFileName } from '../postgres/wal-file-name.ts';
 import { type Context, storageOf } from './context.ts';
@@ -26,7 +28,7 @@ import { loadKeys } from './keys.ts';
 import { deliver, endingAt } from './wal-fetch/deliver.ts';
 import type { Fetch, Place, SegmentFetch } from './wal-fetch/fetch.ts';
 import { hasItself } from './wal-fetch/own-segment.ts';
-import { findTruePart, rememberRefusal } from './wal-fetch/true-part.ts';
+import { findTruePart, rememberRefusal, type TruePart } from './wal-fetch/true-part.ts';
 import { Trying, warnOfPromotion } from './wal-fetch/trying.ts';
 import { expectCluster, whichCluster } from './which-cluster.ts';
 
@@ -116,11 +118,7 @@ async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
   const own = control?.systemIdentifier;
   const archive = { storage, keys, systemIdentifier: await whichCluster(fetch, storage, { own, dataDirectory }) };
   if (file.kind === 'segment') return fetchSegment({ ...fetch, file, archive, control });
-  const stored = await openStored(archive, file, fetch);
-  if (stored !== undefined) {
-    await deliver(fetch, stored.content);
-    return 'delivered';
-  }
+  if (await deliverStored(fetch, archive)) return 'delivered';
   await expectCluster(archive, fetch);
   if (file.kind === 'history') {
     await proveHistoryAbsent(archive, file, {
@@ -132,6 +130,31 @@ async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
   return 'absent';
 }
 
+/** A history, or a file that a person wants. @returns false where it is not stored. */
+async function deliverStored(fetch: Fetch, archive: Archive): Promise<boolean> {
+  try {
+    const stored = await openStored(archive, fetch.file, fetch);
+    if (stored !== undefined) await deliver(fetch, stored.content);
+    return stored !== undefined;
+  } catch (error) {
+    if (!isOnlyCounted(fetch) || !(error instanceof CorruptError) || error instanceof WrongKeyError) throw error;
+    await deliver(fetch, bytesOf(Buffer.from('# this timeline is taken; its history in the archive is damaged\n')));
+    fetch.log.warning(error.message, {
+      detail: `timeline ${fetch.timeline} is followed: PostgreSQL has to know no more than that the number is taken`,
+      hint: error.hint,
+    });
+    return true;
+  }
+}
+
+/**
+ * Where the timeline is chosen by its number PostgreSQL reads no later one's history: at the end it looks whether there is one, to take a
+ * number that is free. So one damaged history stops no recovery along an older timeline.
+ */
+function isOnlyCounted({ file, target, timeline }: Fetch): boolean {
+  return file.kind === 'history' && isRecoveryTarget(target) && timeline !== undefined && file.timeline > timeline;
+}
+
 /** On whichever timeline: the last 16 digits are the place in the WAL. */
 function isBehindEnd({ endAt }: Fetch, { name }: SegmentName): boolean {
   return endAt !== undefined && name.slice(8) >= endAt.name.slice(8);
@@ -141,8 +164,8 @@ async function fetchSegment(fetch: SegmentFetch): Promise<WalFetchResult> {
   const { archive, file, control, signal } = fetch;
   const part = await findTruePart(fetch);
   if (part.kind === 'none') return 'absent';
-  const stored = await openStored(archive, file, fetch);
-  if (stored !== undefined) return deliverSegment(fetch, stored, part.kind === 'beginning' ? part.endBytes : undefined);
+  const [stored, latest] = await Promise.all([openStored(archive, file, fetch), latestFor(fetch, part)]);
+  if (stored !== undefined) return deliverStoredSegment(fetch, stored, { part, latest });
   await expectCluster(archive, fetch);
   const end = await findSegmentEnd(archive, file, { signal, segmentSizeBytes: control?.segmentSizeBytes });
   if (end.kind === 'end') return 'absent';
@@ -150,6 +173,27 @@ async function fetchSegment(fetch: SegmentFetch): Promise<WalFetchResult> {
   // where a later timeline is followed, what pg_wal has behind its beginning is not true
   if (fetch.standby && part.kind === 'all' && (await hasItself(fetch, end.file, endBytes))) return 'absent';
   return deliverSegment(fetch, await openWalFile(archive, end.file, fetch), endBytes);
+}
+
+/** A timeline that a standby may not know of yet, since nothing was refused to it; the file's own where there is none, or it is told which one. */
+async function latestFor(fetch: SegmentFetch, part: TruePart): Promise<number> {
+  const { archive, file, standby, target, timeline } = fetch;
+  if (part.kind !== 'all' || !standby || timeline !== undefined || !isRecoveryTarget(target)) return file.timeline;
+  return latestTimeline(archive, file.timeline, fetch);
+}
+
+async function deliverStoredSegment(
+  fetch: SegmentFetch,
+  stored: OpenedObject,
+  found: { readonly part: TruePart; readonly latest: number },
+): Promise<WalFetchResult> {
+  let { part } = found;
+  if (found.latest > fetch.file.timeline) {
+    const { partUntilLeft } = await import('./wal-fetch/left-timeline.ts');
+    part = await partUntilLeft(fetch, found.latest);
+  }
+  if (part.kind === 'none') return 'absent';
+  return deliverSegment(fetch, stored, part.kind === 'beginning' ? part.endBytes : undefined);
 }
 
 async function deliverSegment(

@@ -30,7 +30,8 @@ export async function walList(context: Context): Promise<WalList> {
   const { systemIdentifier } = archive;
   const wal = await readStoredWal(archive, context);
   if (wal === undefined) return { systemIdentifier, segmentSizeBytes: undefined, timelines: [] };
-  const { segmentSizeBytes, timelines, histories } = wal;
+  const { segmentSizeBytes, timelines, histories, unreadable } = wal;
+  for (const error of unreadable.values()) context.log.warning(error.message, error);
   const size = BigInt(segmentSizeBytes);
   const numbers = [...new Set([...timelines.keys(), ...histories.keys()])].sort((a, b) => a - b);
   const listed = numbers.map((timeline): ListedTimeline => {

@@ -5,11 +5,14 @@ import type { BackupManifest } from '../archive/manifest.ts';
 import { type Chain, followWay, type Hole, isOnWay, wayTo } from '../archive/window.ts';
 import { NotFoundError } from '../errors.ts';
 import type { Lsn } from '../postgres/lsn.ts';
+import { formatHistoryName, parseWalFileName } from '../postgres/wal-file-name.ts';
 import { openArchive } from './backups.ts';
 import type { Context } from './context.ts';
-import { type Choice, earliestTime, mainTimeline, planRestore, type RestorePlan } from './restore/plan.ts';
+import { type Choice, choiceIn, withReadable } from './restore/choice.ts';
+import { planRestore, type RestorePlan } from './restore/plan.ts';
+import { earliestTime, isComplete } from './restore/start.ts';
 import { parseTime } from './restore/target.ts';
-import { choiceIn } from './restore.ts';
+import { mainTimeline, UnknownOrigin } from './restore/timelines.ts';
 
 /** Moments that can be restored: every one from the first to the last. Times in microseconds since 1970, UTC. */
 export interface Window {
@@ -47,22 +50,39 @@ export async function windows(context: Context, { at }: { readonly at?: string |
   const time = at === undefined ? undefined : parseTime(at);
   if (time?.zoneTaken !== undefined) context.log.info(`"${at}" has no zone: this host's ${time.zoneTaken} was taken`);
   const archive = await openArchive(context);
-  const choice = await choiceIn(context, archive);
-  const main = choice.backups.length === 0 ? undefined : await mainTimeline(choice);
-  const numbers = new Set([
-    ...choice.wal.timelines.keys(),
-    ...choice.wal.histories.keys(),
-    ...choice.backups.map(({ timeline }) => timeline),
-  ]);
-  const timelines: TimelineWindows[] = [];
-  for (const timeline of [...numbers].sort((a, b) => a - b)) {
-    timelines.push({ ...(await windowsOf(choice, timeline)), isMain: timeline === main });
+  return withReadable(context, await choiceIn(context, archive), async (choice) => {
+    const main = await mainOf(choice);
+    const timelines: TimelineWindows[] = [];
+    for (const timeline of timelinesIn(choice)) {
+      timelines.push({ ...(await windowsOf(choice, timeline)), isMain: timeline === main });
+    }
+    return {
+      systemIdentifier: archive.systemIdentifier,
+      timelines,
+      at: time === undefined ? undefined : await reachable(choice, time.time),
+    };
+  });
+}
+
+/** Undefined where there is none, or none can be told. */
+async function mainOf(choice: Choice): Promise<number | undefined> {
+  try {
+    return await mainTimeline(choice);
+  } catch (error) {
+    if (error instanceof NotFoundError || error instanceof UnknownOrigin) return undefined;
+    throw error;
   }
-  return {
-    systemIdentifier: archive.systemIdentifier,
-    timelines,
-    at: time === undefined ? undefined : await reachable(choice, time.time),
-  };
+}
+
+function timelinesIn({ wal, backups }: Choice): number[] {
+  const unreadable = [...wal.unreadable.keys()].map(parseWalFileName);
+  const numbers = new Set([
+    ...wal.timelines.keys(),
+    ...wal.histories.keys(),
+    ...unreadable.flatMap((file) => (file?.kind === 'history' ? [file.timeline] : [])),
+    ...backups.map(({ timeline }) => timeline),
+  ]);
+  return [...numbers].sort((a, b) => a - b);
 }
 
 async function windowsOf(choice: Choice, timeline: number): Promise<Omit<TimelineWindows, 'isMain'>> {
@@ -73,7 +93,9 @@ async function windowsOf(choice: Choice, timeline: number): Promise<Omit<Timelin
       timeline,
       parent: undefined,
       windows: [],
-      problem: 'its history is not stored: nobody knows where it came from',
+      problem: wal.unreadable.has(formatHistoryName(timeline))
+        ? 'its history cannot be read: nobody knows where it came from'
+        : 'its history is not stored: nobody knows where it came from',
     };
   }
   const [before] = way.slice(-2, -1);
@@ -81,7 +103,7 @@ async function windowsOf(choice: Choice, timeline: number): Promise<Omit<Timelin
   const groups = new Map<Lsn, { readonly backup: BackupManifest; readonly chain: Chain }[]>();
   for (const backup of backups.filter((one) => isOnWay(way, one.timeline, one.consistentLsn))) {
     const chain = followWay(wal, way, backup.startLsn);
-    if (chain.endLsn < backup.consistentLsn) continue; // its own WAL is not complete: verify tells
+    if (!isComplete({ backup, chain })) continue; // verify tells
     groups.set(chain.endLsn, [...(groups.get(chain.endLsn) ?? []), { backup, chain }]);
   }
   const found: Window[] = [];
@@ -127,7 +149,7 @@ async function reachable(choice: Choice, time: bigint): Promise<Reachable> {
     const walBytes = plan.segments * choice.wal.segmentSizeBytes;
     return { isReachable: true, plan, backupBytes: plan.backup.statistics.storedBytes, walBytes };
   } catch (error) {
-    if (!(error instanceof NotFoundError)) throw error;
+    if (!(error instanceof NotFoundError || error instanceof UnknownOrigin)) throw error;
     return { isReachable: false, reason: error.message, detail: error.detail };
   }
 }
@@ -142,15 +164,18 @@ export interface BackupWindow {
 
 /** By backup; those whose own WAL is not complete have none. */
 export async function windowsOfBackups(context: Context, archive: Archive): Promise<ReadonlyMap<string, BackupWindow>> {
-  const choice = await choiceIn(context, archive);
+  return withReadable(context, await choiceIn(context, archive), windowsOfChoice);
+}
+
+async function windowsOfChoice(choice: Choice): Promise<ReadonlyMap<string, BackupWindow>> {
   const found = new Map<string, BackupWindow>();
-  if (choice.backups.length === 0) return found;
-  const main = wayTo(choice.wal, await mainTimeline(choice)) ?? [];
+  const timeline = await mainOf(choice);
+  const main = (timeline === undefined ? undefined : wayTo(choice.wal, timeline)) ?? [];
   for (const backup of choice.backups) {
     const way = isOnWay(main, backup.timeline, backup.consistentLsn) ? main : wayTo(choice.wal, backup.timeline);
     if (way === undefined) continue;
     const chain = followWay(choice.wal, way, backup.startLsn);
-    if (chain.endLsn < backup.consistentLsn) continue;
+    if (!isComplete({ backup, chain })) continue;
     const last = await choice.search.lastBefore(chain, chain.endLsn);
     found.set(backup.id, {
       untilLsn: (await choice.search.lastRecord(chain)) ?? chain.endLsn,

@@ -123,11 +123,19 @@ function judgeMeaningful(
   return undefined;
 }
 
+/** By a request's verb. */
+const permissions: Readonly<Record<string, string>> = {
+  put: 's3:PutObject',
+  get: 's3:GetObject',
+  list: 's3:ListBucket',
+  delete: 's3:DeleteObject',
+  'list uploads': 's3:ListBucketMultipartUploads on the bucket',
+  abort: 's3:AbortMultipartUpload',
+};
+
 /** 403 is also what a store answers for a key that does not exist when listing is not allowed: then no recovery can ever end (H35). */
 function denied(attempt: Attempt, cause: Error): StorageError {
-  const permission = { put: 's3:PutObject', get: 's3:GetObject', list: 's3:ListBucket', delete: 's3:DeleteObject' }[
-    attempt.verb
-  ];
+  const permission = permissions[attempt.verb];
   const hint =
     attempt.verb === 'get'
       ? 'Grant s3:GetObject on the objects and s3:ListBucket on the bucket: without the second, a missing object is answered with 403.'

@@ -3,6 +3,7 @@ import {
   AbortMultipartUploadCommand,
   ListMultipartUploadsCommand,
   type ListMultipartUploadsCommandOutput,
+  NoSuchUpload,
   type S3Client,
 } from '@aws-sdk/client-s3';
 import { WalTError } from '../errors.ts';
@@ -48,6 +49,7 @@ export async function sweepUploads(
         removed += 1;
       } catch (error) {
         if (!(error instanceof WalTError)) throw error;
+        if (error.cause instanceof NoSuchUpload) continue; // ended meanwhile
         failed.push({ what: Key, error });
       }
     }

@@ -120,7 +120,7 @@ function play(role: Role, { root, by, ...options }: Call): Promise<Ended> {
   return runBy(by, join(root, 'bin', name), words, {
     cwd: role.endsWith('standby.signal') ? standby : primary,
     ...options,
-    env: { WALT_NODE: realNode, ...options.env },
+    env: { ...(existsSync(join(root, 'node/bin/node')) ? {} : { WALT_NODE: realNode }), ...options.env },
   });
 }
 
@@ -413,20 +413,68 @@ describe.concurrent('a launcher', () => {
     }
   });
 
-  it('takes the Node.js beside the package, then WALT_NODE, then the one in PATH', async () => {
+  it('takes the Node.js of WALT_NODE, then the one in the package, then the one in PATH', async () => {
     const root = install('// a bundle');
     const node = (place: string) => script(join(root, place, 'node'), `#!/bin/sh\necho "${place}"\nexit 90\n`);
-    const env = { WALT_NODE: node('by variable'), PATH: `${dirname(node('by path'))}:${plainEnvironment().PATH}` };
-    node('node/bin');
+    const [byVariable, byPath, own] = [node('by variable'), node('by path'), node('node/bin')];
+    const env = { PATH: `${dirname(byPath)}:${plainEnvironment().PATH}` };
     for (const by of [...shells, shebang]) {
       const path = join(root, 'bin/wal-push');
-      chmodSync(join(root, 'node/bin/node'), 0o755);
-      expect((await runBy(by, path, [], { env })).stdout, by.shell).toBe('node/bin\n');
-      chmodSync(join(root, 'node/bin/node'), 0o644);
-      expect((await runBy(by, path, [], { env })).stdout, by.shell).toBe('by variable\n');
-      expect((await runBy(by, path, [], { env: { ...env, WALT_NODE: '' } })).stdout, by.shell).toBe('by path\n');
+      chmodSync(own, 0o755);
+      expect((await runBy(by, path, [], { env: { ...env, WALT_NODE: byVariable } })).stdout).toBe('by variable\n');
+      for (const none of [{}, { WALT_NODE: '' }]) {
+        expect((await runBy(by, path, [], { env: { ...env, ...none } })).stdout, by.shell).toBe('node/bin\n');
+      }
+      chmodSync(own, 0o644);
+      expect((await runBy(by, path, [], { env })).stdout, by.shell).toBe('by path\n');
     }
   });
+
+  it('is of one version with all that it loads, whenever an upgrade switches the link to the package', async () => {
+    const versions = join(folder, 'versions');
+    const link = join(versions, 'current');
+    // the link is switched as soon as launch.sh is read, and again when Node.js starts
+    const upgrade = `ln -sfn new "${link}.new" && mv -T "${link}.new" "${link}"`;
+    for (const version of ['old', 'new']) {
+      const root = install(
+        `const { default: later } = await import('./later.mjs'); process.stdout.write('${version} bundle, ' + later); process.exit(90)`,
+        join(versions, version),
+      );
+      writeFileSync(join(root, 'dist/later.mjs'), `export default '${version} chunk';`);
+      const shared = join(root, 'bin/launch.sh');
+      writeFileSync(shared, `${upgrade}\nprintf '${version} launch.sh, '\n${readFileSync(shared, 'utf8')}`);
+      script(
+        join(root, 'node/bin/node'),
+        `#!/bin/sh\n${upgrade}\nprintf '${version} node, '\nexec "${realNode}" "$@"\n`,
+      );
+    }
+    for (const name of ['wal-push', 'wal-t'] as const) {
+      for (const by of [...shells, shebang]) {
+        rmSync(link, { force: true });
+        for (const version of ['old', 'new']) {
+          if (version === 'old') symlinkSync('old', link);
+          const { stdout, stderr } = await runBy(by, join(link, 'bin', name), [], { asRoot: true });
+          const all = ['launch.sh', 'node', 'bundle', 'chunk'].map((part) => `${version} ${part}`);
+          expect(stdout + stderr, by.shell).toBe(all.join(', '));
+        }
+      }
+    }
+  });
+
+  it.each(['wal-t', 'backup-list'])(
+    'tells %s where it was called, past links to the file but with those above it',
+    async (name) => {
+      const root = install('process.stdout.write(process.env.WAL_T_BIN); process.exit(90)');
+      const links = join(root, 'links');
+      mkdirSync(links);
+      symlinkSync('..', join(links, 'current'));
+      symlinkSync(`current/bin/${name}`, join(links, name));
+      const env = { WALT_NODE: realNode, WAL_T_BIN: '/nonsense' };
+      for (const path of [join(links, name), join(links, 'current/bin', name)]) {
+        expect((await runBy(shebang, path, [], { env })).stdout).toBe(join(links, 'current/bin'));
+      }
+    },
+  );
 
   it.each(shells)('passes standard input on under $shell, and does without any of the three', async (by) => {
     const root = install(
@@ -573,7 +621,7 @@ describe.concurrent("one of wal-t's own executables", () => {
           [installAnswer(13), 'Node.js ended with 13'],
           [install(undefined), '".*" is missing'],
         ] as const) {
-          const { stderr } = await runBy(by, join(root, 'bin', name), [], { env });
+          const { stderr } = await runBy(by, join(root, 'bin', name), [], {});
           expect(stderr, by.shell).toMatch(new RegExp(`^${name}: error: ${message}.*\n${name}: hint: .*\n$`));
         }
       }

@@ -11,7 +11,6 @@ import { type BackupManifest, readManifest, storeManifest, usedParts } from '../
 import { setPin } from '../../src/archive/pins.ts';
 import { getDocument, putDocument } from '../../src/archive/sealed-document.ts';
 import { firstMissingSegment } from '../../src/archive/wal-range.ts';
-import type { Bytes } from '../../src/bytes.ts';
 import { noKeys } from '../../src/codec/keys.ts';
 import { expectNothingMissing } from '../../src/commands/basebackup-push/confirm.ts';
 import { type DeleteResult, deleteBackups } from '../../src/commands/delete.ts';
@@ -20,11 +19,12 @@ import { CheckError, NotFoundError } from '../../src/errors.ts';
 import { leaseExpiryMs } from '../../src/limits.ts';
 import { parseWalFileName, segmentNameAt } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
-import type { DeleteReport, GetOptions, ListOptions, PutOptions, Storage } from '../../src/storage/storage.ts';
+import type { Storage } from '../../src/storage/storage.ts';
 import { testManifest } from '../support/backups.ts';
 import { makeContext } from '../support/context.ts';
 import { removeFolder } from '../support/folders.ts';
 import { makeArchive } from '../support/forged-backup.ts';
+import { GatedStorage } from '../support/gated-storage.ts';
 import { testSystemIdentifier } from '../support/segment.ts';
 
 const segmentBytes = 2 ** 20;
@@ -32,64 +32,6 @@ const host = 'test-host';
 /** Nothing here is about disks. */
 const memory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 const { log } = makeContext({}, { workingDirectory: '/' });
-
-/** Lets requests pass, each key of a deletion for itself, until the one before which it waits. */
-class GatedStorage implements Storage {
-  readonly url: string;
-  readonly #inner: Storage;
-  readonly #stop: number;
-  #requests = 0;
-  #letOn: () => void = () => undefined;
-  readonly #gone = new Promise<void>((resolve) => {
-    this.#letOn = resolve;
-  });
-  #reach: () => void = () => undefined;
-  readonly reached = new Promise<void>((resolve) => {
-    this.#reach = resolve;
-  });
-
-  constructor(inner: Storage, stop: number) {
-    [this.url, this.#inner, this.#stop] = [inner.url, inner, stop];
-  }
-
-  get hasStopped(): boolean {
-    return this.#requests >= this.#stop;
-  }
-
-  letOn(): void {
-    this.#letOn();
-  }
-
-  async #pass(): Promise<void> {
-    this.#requests += 1;
-    if (this.#requests !== this.#stop) return;
-    this.#reach();
-    await this.#gone;
-  }
-
-  async put(key: string, body: Uint8Array | Bytes, options?: PutOptions): Promise<void> {
-    await this.#pass();
-    return this.#inner.put(key, body, options);
-  }
-
-  async get(key: string, options?: GetOptions) {
-    await this.#pass();
-    return this.#inner.get(key, options);
-  }
-
-  async *list(prefix: string, options?: ListOptions) {
-    await this.#pass();
-    yield* this.#inner.list(prefix, options);
-  }
-
-  async delete(keys: readonly string[]): Promise<DeleteReport> {
-    for (const key of keys) {
-      await this.#pass();
-      await this.#inner.delete([key]);
-    }
-    return { failed: [] };
-  }
-}
 
 const idOf = (segment: number, random: string) =>
   `20261120T0${segment}0000Z-${segmentNameAt(1, BigInt(segment * segmentBytes), segmentBytes)}-full-${random}`;

@@ -7,15 +7,19 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { BackupRow } from '../../src/commands/backup-list.ts';
+import { deleteBackups } from '../../src/commands/delete.ts';
+import { exitCodes } from '../../src/errors.ts';
 import { leaseExpiryMs } from '../../src/limits.ts';
 import { giveAway } from '../support/account.ts';
+import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { openProxy } from '../support/proxied.ts';
@@ -27,6 +31,11 @@ import { openS3Storage } from '../support/s3-storage.ts';
 import { accessDenied, deleteErrors, slowDown } from '../support/store-faults.ts';
 import { waitFor } from '../support/wait.ts';
 
+vi.mock(import('../../src/limits.ts'), async (original) =>
+  (await import('../support/short-pauses.ts')).withShortPauses(await original()),
+);
+
+const torture = process.env.TORTURE === '1';
 const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
 const history = 'wal/history/00000002.history';
 
@@ -88,10 +97,12 @@ async function killPush(): Promise<void> {
       child = started;
     },
   });
-  await waitFor('the backup to copy', () => readdirSync(leases).length === 5);
+  const others = () => readdirSync(leases).filter((id) => !backups.some(({ backup_name }) => backup_name === id));
+  // the folder is there before the record is
+  await waitFor('the backup to copy', () => others().some((id) => existsSync(join(leases, id, '000001'))));
   process.kill(-(child?.pid ?? 0), 'SIGKILL');
   await ended;
-  killed = readdirSync(leases).find((id) => !backups.some(({ backup_name }) => backup_name === id)) ?? '';
+  [killed = ''] = others();
   // what such a one may have stored besides
   const part = join(template.root, cluster, 'part', killed, '0000001');
   mkdirSync(dirname(part), { recursive: true });
@@ -143,6 +154,16 @@ async function expectSound(repository: TestRepository, kept: readonly string[]):
   expect(files.filter((file) => file.startsWith(`${cluster}/plan/`))).toEqual([]);
   const { code, stdout } = await repository.run('wal-t', ['verify']);
   expect({ code, stdout }).toMatchObject({ code: 0 });
+}
+
+/** To the end of the archived WAL, into a server of its own. */
+async function expectRestores(repository: TestRepository, name: string): Promise<void> {
+  const copy = server.elsewhere();
+  onTestFinished(() => copy.remove());
+  const words = ['restore', copy.dataDirectory, '--backup', name, '--target-timeline', '1'];
+  expect(await repository.run('wal-t', words, { env })).toMatchObject({ code: 0 });
+  await copy.open();
+  expect(await rowsOf(copy)).toBe('1 2 3 4 5');
 }
 
 function expectRefused({ code, stderr }: Ended, expected: number, ...words: RegExp[]): void {
@@ -205,6 +226,15 @@ describe('a deletion', () => {
     expect(await rowsOf(copy)).toBe('1 2 3 4 5');
   });
 
+  it.runIf(torture).each(policies)(
+    'leaves backups of which the oldest restores to the last row: %s',
+    async (_what, words, kept) => {
+      const repository = copyTemplate();
+      expect(await remove(repository, ...words())).toMatchObject({ code: 0 });
+      await expectRestores(repository, kept()[0] ?? '');
+    },
+  );
+
   it('keeps a pinned backup with the WAL that it needs alone, until it is unpinned', async () => {
     const repository = copyTemplate();
     const [first = ''] = names(1);
@@ -264,6 +294,18 @@ describe('a deletion', () => {
     const repository = copyTemplate();
     const parts = path(repository, `part/${names(1)[0]}`);
     chmodSync(parts, 0o500);
+    const storedBytes = () =>
+      repository
+        .files()
+        .filter((file) => !file.includes('/plan/')) // stays while anything does that it names
+        .map((file) => statSync(join(repository.root, file)).size);
+    const sum = (sizes: readonly number[]) => sizes.reduce((a, b) => a + b, 0);
+    const before = storedBytes();
+    const told = await remove(repository, '--retain', '1', '--json');
+    const after = storedBytes();
+    const { removed, failed } = JSON.parse(told.stdout);
+    expect(removed).toEqual({ objects: before.length - after.length, bytes: sum(before) - sum(after) });
+    expect([told.code, failed.length]).toEqual([8, readdirSync(parts).length]);
     const { code, stdout } = await remove(repository, '--retain', '1');
     expect(code).toBe(8);
     for (const name of readdirSync(parts))
@@ -295,7 +337,7 @@ describe('H28: nothing is removed', () => {
   ];
   it.each(
     things.flatMap(([thing, find], index) =>
-      (index === 0 || process.env.TORTURE === '1' ? damages : damages.slice(0, 1)).map(([what, damage, words]) => ({
+      (index === 0 || torture ? damages : damages.slice(0, 1)).map(([what, damage, words]) => ({
         thing,
         what,
         find,
@@ -337,18 +379,19 @@ describe('on S3', () => {
   });
   afterAll(() => s3.stop());
 
-  async function uploaded(settings: Readonly<Record<string, string>> = {}) {
+  async function uploaded() {
     const proxy = await openProxy(s3.s3);
     const prefix = `delete-${Math.floor(performance.now())}`;
     const storage = await openS3Storage(s3.s3, { prefix });
     await Promise.all(template.files().map((key) => storage.put(key, readFileSync(join(template.root, key)))));
-    const repository = new TestRepository({ settings: { ...s3Settings(proxy.s3, prefix), ...settings } });
+    const settings = s3Settings(proxy.s3, prefix);
+    const repository = new TestRepository({ settings });
     const keys = async () => {
       const found: string[] = [];
       for await (const { key } of storage.list('')) found.push(key);
       return found;
     };
-    return { proxy, repository, keys };
+    return { proxy, repository, keys, settings };
   }
 
   it('removes the same, and names what it could not', async () => {
@@ -373,16 +416,20 @@ describe('on S3', () => {
   });
 
   it('H28: removes nothing while a manifest is answered with 503', async () => {
-    const { proxy, repository, keys } = await uploaded({ WALT_REQUEST_TIMEOUT: '3s' });
+    const { proxy, repository, keys, settings } = await uploaded();
     const before = await keys();
     proxy.inject(slowDown(), { kind: 'GetObject', key: new RegExp(`manifest/${names(2)[0]}`) });
-    expectRefused(await remove(repository, '--retain', '1'), 4, /nothing was removed/);
+    // in this process, where the pauses between its many attempts are short
+    const context = makeContext(settings, { workingDirectory: repository.folder });
+    const outcome = await deleteBackups(context, { retain: 1, sweep: false, confirm: true }).catch((error) => error);
+    expect(outcome).toMatchObject({ exitCode: exitCodes.storage });
+    expect(context.lines.join('')).toContain('nothing was removed');
     expect(await keys()).toEqual(before);
   });
 });
 
 describe('a deletion that is killed', () => {
-  const moments = process.env.TORTURE === '1' ? 30 : 8;
+  const moments = torture ? 30 : 8;
   let tookMs = 0;
   beforeAll(async () => {
     const repository = new TestRepository({ folder: makeFolder('measured') });
@@ -393,9 +440,9 @@ describe('a deletion that is killed', () => {
     removeFolder(repository.folder);
   });
 
-  it.each(Array.from({ length: moments }, (_, index) => ({ share: (index + 1) / moments })))(
+  it.each(Array.from({ length: moments }, (_, index) => ({ index, share: (index + 1) / moments })))(
     'harms nothing that stays, and the next one goes on: $share of it',
-    async ({ share }) => {
+    async ({ index, share }) => {
       const repository = copyTemplate();
       age(repository);
       let child: ChildProcess | undefined;
@@ -427,6 +474,8 @@ describe('a deletion that is killed', () => {
         .filter((file) => /\/(?:part|files|lease|manifest)\//.test(file) && !file.includes('notes'));
       expect(left.filter((file) => !file.includes(names(4)[0] ?? '-'))).toEqual([]);
       expect(existsSync(path(repository, history))).toBe(true);
+      if (torture && index % 5 === 0) await expectRestores(repository, names(4)[0] ?? '');
     },
+    300_000,
   );
 });

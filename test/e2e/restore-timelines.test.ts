@@ -112,7 +112,7 @@ describe.each([15, 17, 18].filter((major) => torture || major !== 18))('PostgreS
       new RegExp(`backup ${second} does not lead to timeline 1`),
     );
     await expectRefused(started, ['--backup', second, '--target-time', between], /is before the end of backup/);
-  });
+  }, 600_000); // seven recoveries
 });
 
 describe('timelines', () => {
@@ -148,6 +148,20 @@ describe('timelines', () => {
       /is behind the end of the archived WAL[\s\S]*on timeline 2/,
     );
 
+    // `latest` would be the other's; a standby of the one that went on could never stream
+    const conninfo = `host=${primary.folder} user=postgres`;
+    const follower = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
+    expect(follower.ended.stderr).toContain('"latest" would lead the standby onto timeline 2: it stays on timeline 1');
+    expect(settingsOf(follower.copy).recovery_target_timeline).toBe('1');
+    await follower.copy.start();
+    await insertRow(primary, 5);
+    await waitFor('row 5 to be streamed', async () => (await rowsOf(follower.copy)) === '1 2 3 4 5');
+    const other = await restore(started, ['--standby', '--target-timeline', '2']);
+    expect(settingsOf(other.copy).recovery_target_timeline).toBe('2');
+    await other.copy.start();
+    await waitFor('the rows of timeline 2', async () => (await rowsOf(other.copy)) === '1 20');
+    expect(await other.copy.value('select pg_is_in_recovery()')).toBe('true');
+
     const after = await pushBackup(repository, primary);
     await expectRefused(
       started,
@@ -156,7 +170,7 @@ describe('timelines', () => {
     );
     const dry = await restore(started, ['--target-timeline', '2', '--dry-run']);
     expect(dry.ended.stdout).toContain(`backup    ${backup}`);
-  });
+  }, 600_000); // four recoveries
 
   it('is not poisoned by the history of nobody', async () => {
     const started = await startPrimary();
@@ -188,6 +202,10 @@ describe('timelines', () => {
     const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
     expect(ended).toMatchObject({ code: 0 });
     expect(existsSync(join(copy.dataDirectory, 'standby.signal'))).toBe(true);
+    expect(settingsOf(copy).recovery_target_timeline).toBe('latest'); // it has to follow promotions
+    const told = await restore(started, ['--standby', '--target-timeline', '1', '--dry-run']);
+    expect(told.ended.stdout).toContain(`recovery_target_timeline = '1'`);
+    expect(told.ended.stderr).toContain('it stays on timeline 1, and follows no promotion');
     await copy.start();
     await insertRow(primary, 2); // in a segment that is not archived
     await waitFor('row 2 to be streamed', async () => (await rowsOf(copy)) === '1 2');

@@ -2,9 +2,10 @@
  * H2: a failover inside a segment of which the dead primary archived a whole one of its own. Whoever follows the new timeline replays no
  * row of the old primary's, whether or not the new timeline's segment is stored; who asks for the old timeline still gets all of it.
  */
-import { readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { giveAway } from '../support/account.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, flipByte, insertRow, rowsOf } from '../support/recovery.ts';
@@ -126,6 +127,37 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
     expect(await rowsOf(server)).toBe('1 2 20 21 22');
     expect(server.log).not.toContain('wal-fetch: error');
   });
+
+  it.each(['latest', '1'])(
+    'H2: a standby that is behind when the new timeline comes, and follows %s, comes to where that goes',
+    async (goal) => {
+      const { base, late, place } = failover;
+      const repository = await copyOf(late);
+      const history = repository.object('00000002.history');
+      renameSync(history, `${history}.away`);
+      const [hold, asked] = [join(repository.folder, 'hold'), join(repository.folder, 'asked')];
+      writeFileSync(hold, '');
+      const gate = `if [ %f = 00000001${place} ] && [ -e ${hold} ]; then : >${asked}; while [ -e ${hold} ]; do sleep 0.02; done; fi`;
+      const server = serverOn(base, repository, {
+        restore_command: `${gate}; ${flagged(repository, '')}`,
+        recovery_target_timeline: goal,
+      });
+      giveAway(repository.folder);
+      server.signal('standby.signal');
+      await server.start();
+      await waitFor('it to ask for the segment in which the two part', () => existsSync(asked));
+      renameSync(`${history}.away`, history);
+      rmSync(hold);
+      if (goal === 'latest') {
+        await waitFor('row 22', async () => (await rowsOf(server)).endsWith('22'));
+        expect(await rowsOf(server)).toBe('1 2 20 21 22');
+        expect(server.log).toContain('timeline 2 left timeline 1 at');
+      } else {
+        await waitFor('row 4', async () => (await rowsOf(server)).endsWith('4'));
+        expect(await rowsOf(server)).toBe('1 2 3 4');
+      }
+    },
+  );
 
   it('H2: a standby that cannot be given the new timeline is not given the old one instead', async () => {
     const { base, late, place } = failover;

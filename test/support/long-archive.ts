@@ -38,23 +38,31 @@ const [commitOffset, switchOffset] = [40, 80];
 export const commitTime = (segment: number): Date => new Date(epochMs + segment * minuteMs);
 export const commitLsn = (segment: number): Lsn => BigInt(segment * segmentBytes + commitOffset);
 
+interface LongArchiveOptions {
+  readonly count: number;
+  readonly backups: readonly number[];
+  /** When the commit in a segment ended, where that is not a minute after the one before. */
+  readonly timeOf?: (segment: number) => Date;
+}
+
 export class LongArchive implements Storage {
   readonly url: string;
   readonly #inner: Storage;
   readonly #count: number;
+  readonly #timeOf: (segment: number) => Date;
   /** Keys that were read, in their order, and prefixes that were listed. */
   readonly reads: string[] = [];
   readonly lists: string[] = [];
 
-  private constructor(inner: Storage, count: number) {
-    [this.url, this.#inner, this.#count] = [inner.url, inner, count];
+  private constructor(inner: Storage, { count, timeOf = commitTime }: LongArchiveOptions) {
+    [this.url, this.#inner, this.#count, this.#timeOf] = [inner.url, inner, count, timeOf];
   }
 
   /** Of the segments 1 to `count` of timeline 1, with a backup that was taken within each of some of them. `root` exists. */
-  static async make(root: string, { count, backups }: { count: number; backups: readonly number[] }) {
+  static async make(root: string, options: LongArchiveOptions) {
     const archive = await makeArchive(root);
-    for (const segment of backups) await storeBackup(archive, segment);
-    return new LongArchive(archive.storage, count);
+    for (const segment of options.backups) await storeBackup(archive, segment);
+    return new LongArchive(archive.storage, options);
   }
 
   put(key: string, body: Uint8Array | Bytes, options?: PutOptions): Promise<void> {
@@ -64,7 +72,7 @@ export class LongArchive implements Storage {
   async get(key: string, options: GetOptions = {}): Promise<StoredBody> {
     this.reads.push(key);
     if (!key.startsWith(walPrefix)) return this.#inner.get(key, options);
-    const object = await objectOf(key.slice(key.lastIndexOf('/') + 1));
+    const object = await objectOf(key.slice(key.lastIndexOf('/') + 1), this.#timeOf);
     const { offset = 0, length = object.length } = options.range ?? {};
     return { sizeBytes: object.length, body: bytesOf(object.subarray(offset, offset + length)) };
   }
@@ -104,19 +112,19 @@ async function storeBackup(archive: Archive, segment: number): Promise<void> {
   await putDocument(archive, { kind: 'lease', name: leaseName(id, 'closed') }, { id }, { host });
 }
 
-async function objectOf(name: string): Promise<Buffer> {
+async function objectOf(name: string, timeOf: (segment: number) => Date): Promise<Buffer> {
   const file = parseWalFileName(name);
   if (file === undefined) throw new Error(`no segment: ${name}`);
   const identity = walIdentity({ systemIdentifier: testSystemIdentifier } as Archive, file);
-  return bytesOfSealed(await sealObject(() => bytesOf(contentOf(name)), { ...sealOptions, ...identity }));
+  return bytesOfSealed(await sealObject(() => bytesOf(contentOf(name, timeOf)), { ...sealOptions, ...identity }));
 }
 
 /** A commit, and the switch that ends the segment. */
-function contentOf(name: string): Buffer {
+function contentOf(name: string, timeOf: (segment: number) => Date): Buffer {
   const content = makeSegment(name, { fill: 'zeros' });
   const start = content.readBigUInt64LE(8);
   const time = Buffer.alloc(8);
-  time.writeBigInt64LE(dateToWalTime(commitTime(Number(start) / segmentBytes)));
+  time.writeBigInt64LE(dateToWalTime(timeOf(Number(start) / segmentBytes)));
   const before = start - BigInt(segmentBytes - switchOffset);
   record({ previous: before, resourceManager: 1, info: 0, xid: 800, data: time }).copy(content, commitOffset);
   const commit = start + BigInt(commitOffset);

@@ -86,9 +86,12 @@ const pluginOutcomes: Readonly<Record<Level, Outcome>> = {
   skipped: 'pluginUnknown',
 };
 
+const nothingDone = 'no check was done';
+
 function describeText({ findings }: CheckResult): string {
   const width = Math.max(...findings.map(({ check }) => check.length));
   const lines = findings.flatMap((finding) => linesOf(finding, width));
+  if (lines.length === 0) return nothingDone;
   return [...lines, '', countsOf(findings)].join('\n');
 }
 
@@ -121,7 +124,8 @@ const pluginWords: Readonly<Record<Level, string>> = {
 function describeNagios({ level, findings }: CheckResult): string {
   const worst = findings.filter((finding) => finding.level === level);
   const [first] = worst;
-  const said = level === 'ok' || first === undefined ? countsOf(findings) : `${first.check}: ${first.message}`;
+  const said =
+    level === 'ok' || first === undefined ? countsOf(findings) || nothingDone : `${first.check}: ${first.message}`;
   const more = level !== 'ok' && worst.length > 1 ? ` (and ${worst.length - 1} more)` : '';
   const figures = findings.flatMap((finding) => Object.entries(finding.figures ?? {}));
   const data = figures.map(([name, value]) => `${name}=${Number(value.toFixed(3))}${unitOf(name)}`).join(' ');

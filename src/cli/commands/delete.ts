@@ -86,5 +86,5 @@ function describeDelete({ plan, removable, removed, failed }: DeleteResult): str
     ...(refusal === undefined ? [] : [`refused: ${refusal}`]),
   ];
   if (removed === undefined) return [...lines, 'nothing was deleted'].join('\n');
-  return [...lines, `${removed.objects} objects were removed`].join('\n');
+  return [...lines, `${removed.objects} objects were removed, ${formatBytes(removed.bytes)}`].join('\n');
 }

@@ -130,7 +130,7 @@ function describeRestore(result: RestoreResult): string {
     ...lines,
     `restored in ${formatDuration(restored.seconds * 1000)}; now start PostgreSQL: ${startLine(result)}`,
     ...result.foreignSettings.map(({ file, name, value, why }) => `look at ${name} = '${value}' in ${file}: ${why}`),
-    ...(beside ? besideLines : ['it archives as before: take a full base backup when it is open']),
+    ...(beside ? besideLines(result) : openLines(result)),
   ].join('\n');
 }
 
@@ -151,8 +151,18 @@ function startLine({ folder, configFile }: RestoreResult): string {
   return `pg_ctl -D ${folder} start -o "${flags.map((flag) => `-c ${flag}`).join(' ')}"`;
 }
 
-const besideLines: readonly string[] = [
-  'this copy stands beside: it archives nothing and subscribes to nothing, and its tablespaces are below its folder',
-  'to make it the production server: alter system reset archive_mode; alter system reset max_logical_replication_workers;',
-  '  alter system reset synchronous_standby_names; alter system reset restore_command; restart it, and take a full base backup',
-];
+function besideLines({ statements: { arming, recovery } }: RestoreResult): string[] {
+  return [
+    'this copy stands beside: it archives nothing and subscribes to nothing, and its tablespaces are below its folder',
+    `to make it the production server: ${[...arming, ...recovery].join(' ')} restart it, and take a full base backup`,
+  ];
+}
+
+function openLines({ signal, statements: { recovery } }: RestoreResult): string[] {
+  const first = 'it archives as before: take a full base backup when it is open';
+  if (signal === 'standby.signal') return [first];
+  return [
+    first,
+    `and take back what was set for this recovery, since a standby copied from it would stop there: ${recovery.join(' ')}`,
+  ];
+}

@@ -1,5 +1,6 @@
 /** wal-t windows: its flags, and the moments that can be restored. */
 
+import { describeHole } from '../../archive/window.ts';
 import { formatTime } from '../../commands/restore/target.ts';
 import type { Reachable, TimelineWindows, Window, WindowsResult } from '../../commands/windows.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
@@ -46,7 +47,7 @@ function describeWindow({ from, to, backups, hole }: Window): string[] {
   return [
     `  from ${formatTime(from.time)} to ${until}`,
     `       ${formatLsn(from.lsn)} to ${formatLsn(to.lsn)}, from ${backups.length} backups: ${backups.join(', ')}`,
-    ...(hole === undefined ? [] : [`  HOLE "${hole.missing}" is missing, the next that is stored is "${hole.next}"`]),
+    ...(hole === undefined ? [] : [`  HOLE ${describeHole(hole)}`]),
   ];
 }
 

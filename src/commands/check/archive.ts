@@ -7,8 +7,8 @@ import { type Check, ok } from './finding.ts';
 export const archive: Check = {
   name: 'archive',
   about: 'the cluster is archived in this repository, and in no other',
-  async look({ archive: shared, dataDirectory, context: { signal } }) {
-    const { storage, systemIdentifier } = await shared.own();
+  async look({ place, dataDirectory, context: { signal } }) {
+    const { storage, systemIdentifier } = await place.own();
     const { repository } = await readCluster(storage, systemIdentifier, { signal });
     const known = dataDirectory === undefined ? undefined : await readKnownRepository(join(dataDirectory, 'pg_wal'));
     if (known !== undefined) checkSameRepository(known, repository, storage);

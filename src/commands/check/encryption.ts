@@ -8,6 +8,7 @@ import type { Identity, Recipient } from '../../codec/age-keys.ts';
 import type { Keys } from '../../codec/keys.ts';
 import { ObjectNotFound } from '../../errors.ts';
 import type { SegmentName } from '../../postgres/wal-file-name.ts';
+import { expectRecipients } from '../keys.ts';
 import { type Check, type Finding, failed, ok, warning } from './finding.ts';
 import type { Subject } from './subject.ts';
 
@@ -16,16 +17,20 @@ export const encryption: Check = {
   about: 'what is archived is encrypted as set, and the identity of this host opens it',
   async look(subject) {
     const keys = await subject.keys.own();
-    const settings = lookAtKeys(keys);
-    if (settings.level === 'failed') return settings;
-    const newest = await subject.newestWal.get().catch(() => undefined); // nothing archived yet is for others to tell
-    const archive = await subject.archive.get().catch(() => undefined);
-    if (newest === undefined || archive === undefined) return settings;
-    return (await lookAtObject({ ...archive, keys }, newest.file, subject)) ?? settings;
+    return [await lookAt(keys, subject), ...subject.keyWarnings];
   },
 };
 
-function lookAtKeys({ recipients, identities }: Keys): Finding {
+async function lookAt(keys: Keys, subject: Subject): Promise<Finding> {
+  expectRecipients(keys);
+  const settings = lookAtKeys(keys);
+  if (settings.level === 'failed') return settings;
+  const newest = await subject.newestWal.get().catch(() => undefined); // nothing archived yet is for others to tell
+  if (newest === undefined) return settings;
+  return (await lookAtObject({ ...(await subject.place.get()), keys }, newest.file, subject)) ?? settings;
+}
+
+function lookAtKeys({ recipients, manifestRecipients = [], identities }: Keys): Finding {
   if (recipients.length === 0) {
     return ok('encryption is off', { detail: 'whoever can read the storage can read the data' });
   }
@@ -33,8 +38,9 @@ function lookAtKeys({ recipients, identities }: Keys): Finding {
   if (identities.length === 0) {
     return ok(`encrypted to ${keyCount}, none of them on this host`, { detail: 'this host can archive, not restore' });
   }
-  if (identities.some((identity) => recipients.some((recipient) => fits(identity, recipient)))) {
-    return ok(`encrypted to ${keyCount}; the identity of this host opens it`);
+  if (fitsAny(identities, recipients)) return ok(`encrypted to ${keyCount}; the identity of this host opens it`);
+  if (fitsAny(identities, manifestRecipients)) {
+    return ok(`encrypted to ${keyCount}; the identity of this host opens manifests, and no data`);
   }
   return failed(
     'the identity of this host fits none of the recipients: what is archived from now on cannot be read here',
@@ -45,8 +51,9 @@ function lookAtKeys({ recipients, identities }: Keys): Finding {
   );
 }
 
-function fits({ publicKey }: Identity, recipient: Recipient): boolean {
-  return Buffer.from(publicKey).equals(Buffer.from(recipient.publicKey));
+function fitsAny(identities: readonly Identity[], recipients: readonly Recipient[]): boolean {
+  const publicKeys = new Set(recipients.map(({ publicKey }) => Buffer.from(publicKey).toString('hex')));
+  return identities.some(({ publicKey }) => publicKeys.has(Buffer.from(publicKey).toString('hex')));
 }
 
 /** Undefined when there is nothing to tell. */
@@ -73,7 +80,8 @@ async function lookAtObject(
         hint: 'Set WALT_AGE_RECIPIENTS here as well: what this host stores is in plain.',
       });
     }
-    if (keys.identities.length > 0 && isEncrypted) await (await openWalFile(archive, file, { signal })).close();
+    if (fitsAny(keys.identities, keys.recipients) && isEncrypted)
+      await (await openWalFile(archive, file, { signal })).close();
     return undefined;
   } catch (error) {
     if (error instanceof ObjectNotFound) return undefined; // deleted since it was listed

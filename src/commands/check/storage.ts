@@ -1,6 +1,6 @@
 /** Can the storage be reached, read, written, listed and deleted from, and does it still do what it did when the repository was made? */
 import { probeStorage, type StorageFindings } from '../../storage/probe.ts';
-import { type Check, failed, ok, warning } from './finding.ts';
+import { type Check, type Finding, failed, ok, warning } from './finding.ts';
 
 export const storage: Check = {
   name: 'storage',
@@ -10,28 +10,16 @@ export const storage: Check = {
     const recorded = repository.storage;
     const where = `${storage.url}, repository ${repository.repository}`;
     const startedMs = performance.now();
-    // what may not be deleted would stay behind each look, so one object must do
-    const found = recorded.delete === 'denied' ? await storeOne(subject) : await probeStorage(storage);
+    await subject.listing.own();
+    const found = (await subject.mayDelete.own())
+      ? await probeStorage(storage)
+      : ({ ...recorded, delete: 'denied' } as const);
     const figures = { storage_probe_seconds: (performance.now() - startedMs) / 1000 };
     return { ...judge(where, recorded, found), figures };
   },
 };
 
-const onlyObject = 'probe/check';
-
-/** Written again each time, or refused since it is there: both show that these credentials may write. */
-async function storeOne(subject: Parameters<Check['look']>[0]): Promise<StorageFindings> {
-  const { storage, repository } = await subject.storage.own();
-  const { signal } = subject.context;
-  const isThere = async (): Promise<boolean> => {
-    for await (const { key } of storage.list(onlyObject, { signal })) return key === onlyObject;
-    return false;
-  };
-  if (!(await isThere())) await storage.put(onlyObject, Buffer.from('wal-t check\n'), { signal });
-  return (await isThere()) ? repository.storage : { ...repository.storage, conditionalPut: 'refused' };
-}
-
-function judge(where: string, recorded: StorageFindings, found: StorageFindings) {
+function judge(where: string, recorded: StorageFindings, found: StorageFindings): Finding {
   if (recorded.conditionalPut === 'honoured' && found.conditionalPut !== 'honoured') {
     return failed(`the storage no longer refuses to overwrite: conditional writes are ${found.conditionalPut}`, {
       detail: `${where}; they were honoured when the repository was made, and every push relies on it`,

@@ -16,6 +16,7 @@ import { readManifest } from '../../archive/manifest.ts';
 import { readPins } from '../../archive/pins.ts';
 import type { RetainedBackup, RetentionState } from '../../archive/retention-state.ts';
 import { nameAt, readStoredWal, type StoredWal } from '../../archive/stored-wal.ts';
+import { newestOfEach, parseVerificationName, type VerificationName } from '../../archive/verifications.ts';
 import { wayTo } from '../../archive/window.ts';
 import { leaseExpiryMs } from '../../limits.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
@@ -38,6 +39,8 @@ export interface Inventory {
   /** Everything below `wal/` but histories, and the names of the full segments among them, in their order. */
   readonly walKeys: readonly StoredKey[];
   readonly segmentNames: readonly string[];
+  /** Records of verifications that nobody asks for any more. */
+  readonly oldVerifications: readonly StoredKey[];
   /** Is the backup as it was in another inventory? */
   isSame(other: Inventory, id: string): boolean;
   /** The WAL that a backup needs, should it need all from there on: names of segments. */
@@ -79,6 +82,8 @@ export async function readInventory(context: Context, archive: Archive, now: Dat
   // what has neither lease nor manifest is nobody's, and was a backup once
   for (const id of ids) if (!entries.has(id)) backups.push(leftOver(id, storedParts));
   const wal = await readStoredWal(archive, { ...options, segmentSizeBytes });
+  const [unreadable] = wal?.unreadable.values() ?? [];
+  if (unreadable !== undefined) throw unreadable;
   const state: RetentionState = {
     backups,
     pins: await readPins(archive, options),
@@ -91,7 +96,14 @@ export async function readInventory(context: Context, archive: Archive, now: Dat
     ),
     storedParts,
   };
-  return inventoryOf({ state, wal, keys, entries, ...(await readWalKeys(archive, options)) });
+  return inventoryOf({
+    state,
+    wal,
+    keys,
+    entries,
+    ...(await readWalKeys(archive, options)),
+    oldVerifications: await readOldVerifications(archive, options),
+  });
 }
 
 /** Is it one of the keys that WAL-T makes? */
@@ -123,6 +135,17 @@ async function readWalKeys({ storage, systemIdentifier }: Archive, options: Requ
     if (file.kind === 'segment') segmentNames.push(file.name);
   }
   return { walKeys, segmentNames };
+}
+
+/** All but the newest of each depth. */
+async function readOldVerifications({ storage, systemIdentifier }: Archive, options: RequestOptions) {
+  const found: { readonly name: VerificationName; readonly key: string; readonly sizeBytes: number }[] = [];
+  for await (const { key, sizeBytes } of storage.list(kindPrefix(systemIdentifier, 'verification'), options)) {
+    const name = parseVerificationName(key.slice(systemIdentifier.length + 1));
+    if (name !== undefined) found.push({ name, key, sizeBytes });
+  }
+  const kept = newestOfEach(found.map(({ name }) => name));
+  return found.filter(({ name }) => !kept.includes(name)).map(({ key, sizeBytes }) => ({ key, sizeBytes }));
 }
 
 interface Seen {
@@ -183,12 +206,19 @@ function leftOver(id: string, storedParts: Seen['storedParts']): RetainedBackup 
   };
 }
 
+/** As every history tells them: two that contradict each other are for retention to refuse. */
 function forksOf(wal: StoredWal | undefined): RetentionState['forks'] {
-  return [...(wal?.histories.keys() ?? [])].flatMap((timeline) => {
-    const way = wal === undefined ? undefined : wayTo(wal, timeline);
-    const before = way?.at(-2);
-    return before?.endLsn === undefined ? [] : [{ timeline, parent: before.timeline, switchLsn: before.endLsn }];
-  });
+  const forks = new Map<string, RetentionState['forks'][number]>();
+  for (const child of wal?.histories.keys() ?? []) {
+    const way = wal === undefined ? [] : (wayTo(wal, child) ?? []);
+    for (const [index, { timeline }] of way.entries()) {
+      const before = way[index - 1];
+      if (before?.endLsn === undefined) continue;
+      const fork = { timeline, parent: before.timeline, switchLsn: before.endLsn };
+      forks.set(`${timeline} ${fork.parent} ${fork.switchLsn}`, fork);
+    }
+  }
+  return [...forks.values()];
 }
 
 function bytesOf(keys: readonly StoredKey[] | undefined): number {

@@ -8,7 +8,10 @@ export interface Removable {
   /** These go first: without them nothing refers to the others. */
   readonly manifests: readonly string[];
   readonly others: readonly string[];
+  /** Of all of them. */
   readonly bytes: number;
+  /** Of each, by its key. */
+  readonly sizes: ReadonlyMap<string, number>;
   readonly partObjects: number;
   readonly walObjects: number;
   readonly walBytes: number;
@@ -34,16 +37,35 @@ export function removableOf(inventory: Inventory, plan: RetentionPlan): Removabl
   }
   const wal = inventory.walKeys.filter(({ key }) => isUnneeded(inventory, plan, key));
   const names = wal.map(({ key }) => key.slice(key.lastIndexOf('/') + 1)).filter((name) => name.length === 24);
+  others.push(...inventory.oldVerifications);
   const all = [...manifests, ...others, ...wal];
   return {
     manifests: manifests.map(({ key }) => key),
     others: [...others, ...wal].map(({ key }) => key),
     bytes: all.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    sizes: new Map(all.map(({ key, sizeBytes }) => [key, sizeBytes])),
     partObjects,
     walObjects: wal.length,
     walBytes: wal.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     removal: { parts: plan.parts, wal: runsOf(names, inventory.segmentNames) },
   };
+}
+
+/** What is not there any more. */
+export interface Gone {
+  readonly objects: number;
+  readonly bytes: number;
+}
+
+/** Of the keys that were to go, without those that could not be removed. */
+export function goneOf(
+  { sizes }: Removable,
+  keys: readonly string[],
+  failed: readonly { readonly key: string }[],
+): Gone {
+  const left = new Set(failed.map(({ key }) => key));
+  const gone = keys.filter((key) => !left.has(key));
+  return { objects: gone.length, bytes: gone.reduce((sum, key) => sum + (sizes.get(key) ?? 0), 0) };
 }
 
 export function removalOf({ removal }: Removable): Removal {

@@ -90,7 +90,8 @@ export async function rememberRefusal({ file, dataDirectory, target }: Fetch): P
   await rememberAbsent(dataDirectory, file.name);
 }
 
-async function readHistory({ archive, file, signal }: SegmentFetch, timeline: number): Promise<TimelineHistory> {
+/** @throws HoleError when it is not stored, CorruptError when it cannot be read */
+export async function readHistory({ archive, file, signal }: SegmentFetch, timeline: number): Promise<TimelineHistory> {
   const history = parseWalFileName(formatHistoryName(timeline));
   if (history?.kind !== 'history') throw new HoleError(`there is no timeline ${timeline}`);
   try {

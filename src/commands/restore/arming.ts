@@ -1,0 +1,41 @@
+/** What is to be said to a restored server when it is open: what `restore` has set for its recovery would else count for ever. */
+import { readConfigurationFiles } from '../../cluster/configuration-files.ts';
+
+const turnedOff = ['archive_mode', 'max_logical_replication_workers', 'synchronous_standby_names'];
+
+/** Of a copy that stands beside the production server: turns on again what was turned off. To be followed by a restart, and a full base backup. */
+export const armingStatements: readonly string[] = [...turnedOff, 'restore_command'].map(reset);
+
+/**
+ * Of the server that was restored into this folder. `arming` as above, but what had been set in postgresql.auto.conf before is set again.
+ * `recovery`: a standby that is copied from the server would end where this recovery ends, and would follow no promotion.
+ */
+export async function statementsFor(
+  folder: string,
+  settings: Readonly<Record<string, string>>,
+): Promise<{ readonly arming: readonly string[]; readonly recovery: readonly string[] }> {
+  const found = await readConfigurationFiles([`${folder}/postgresql.auto.conf`]);
+  const before = (name: string) => found.filter((one) => one.name === name).at(-2)?.value;
+  const arming = turnedOff
+    .filter((name) => name in settings)
+    .map((name) => {
+      const value = before(name);
+      return value === undefined || value === settings[name]
+        ? reset(name)
+        : `alter system set ${name} = ${quoted(value)};`;
+    });
+  const ofTarget = Object.entries(settings).filter(([name, value]) => isOfTarget(name) && value !== '');
+  return { arming, recovery: [...ofTarget.map(([name]) => name), 'restore_command'].map(reset) };
+}
+
+function isOfTarget(name: string): boolean {
+  return name.startsWith('recovery_target') && !/_(?:action|inclusive)$/.test(name);
+}
+
+function reset(name: string): string {
+  return `alter system reset ${name};`;
+}
+
+function quoted(value: string): string {
+  return `'${value.replaceAll("'", "''")}'`;
+}

@@ -1,0 +1,247 @@
+/** wal-t restore and windows with a damaged history, a damaged segment, a clock that was set back: what does not depend on it works. */
+import { rmSync, writeFileSync } from 'node:fs';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { formatTime } from '../../src/commands/restore/target.ts';
+import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name.ts';
+import { giveAway } from '../support/account.ts';
+import { seal } from '../support/objects.ts';
+import { PostgresServer } from '../support/postgres.ts';
+import { archiveRow, flipByte, rowsOf } from '../support/recovery.ts';
+import { TestRepository } from '../support/repository.ts';
+import { run } from '../support/run.ts';
+import { waitFor } from '../support/wait.ts';
+import { changeCommits } from '../support/wal-times.ts';
+
+const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
+const patience = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms', WALT_WAL_FETCH_TIMEOUT: '300ms' };
+
+interface Started {
+  readonly repository: TestRepository;
+  readonly primary: PostgresServer;
+}
+
+async function startPrimary(): Promise<Started> {
+  const repository = await new TestRepository({ settings: patience }).init();
+  const primary = keep(PostgresServer.create({ major: 17, settings: repository.serverSettings }));
+  await primary.start();
+  await primary.query('create table t (n int)');
+  return { repository, primary };
+}
+
+function keep(server: PostgresServer): PostgresServer {
+  onTestFinished(() => server.remove());
+  return server;
+}
+
+async function pushBackup({ repository, primary }: Started): Promise<string> {
+  const { code, stdout, stderr } = await repository.run('basebackup-push', [primary.dataDirectory, '--json'], { env });
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout).manifest.id;
+}
+
+async function restore({ repository, primary }: Started, words: readonly string[] = []) {
+  const copy = keep(primary.elsewhere());
+  const ended = await repository.run('wal-t', ['restore', copy.dataDirectory, ...words], { env });
+  return { copy, ended };
+}
+
+async function rowsAt(started: Started, words: readonly string[] = []): Promise<string> {
+  const { copy, ended } = await restore(started, words);
+  expect(ended).toMatchObject({ code: 0 });
+  await copy.open();
+  return rowsOf(copy);
+}
+
+/** Crashes it and opens it on the next timeline. */
+async function crashOver(server: PostgresServer): Promise<void> {
+  await server.stop('SIGQUIT');
+  server.signal('recovery.signal');
+  await server.open();
+}
+
+/** Microseconds are kept. */
+const now = (server: PostgresServer) =>
+  server.value(`select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'`);
+
+const windows = ({ repository }: Started, words: readonly string[] = []) =>
+  repository.run('wal-t', ['windows', ...words], { env });
+
+/** Rows 1 and 2 on timeline 1, 3 on timeline 2, whose history is damaged. */
+async function damageHistory() {
+  const started = await startPrimary();
+  const { repository, primary } = started;
+  await pushBackup(started);
+  await archiveRow(primary, 1);
+  const time = await now(primary);
+  await archiveRow(primary, 2);
+  await crashOver(primary);
+  await archiveRow(primary, 3);
+  await primary.waitUntilAllArchived();
+  await primary.stop();
+  flipByte(repository.object('00000002.history'));
+  return { started, time };
+}
+
+describe('a damaged history', () => {
+  it('H14: is never taken for absent: what may depend on it is refused, and says what to do', async () => {
+    const { started, time } = await damageHistory();
+    const listed = await windows(started, ['--at', time]);
+    expect(listed.stderr).toContain('00000002.history');
+    expect(listed.stdout).toMatch(/^timeline 1$[\s\S]*^ {2}from [\s\S]*^timeline 2$/m);
+    expect(listed.stdout).toContain('nothing: its history cannot be read: nobody knows where it came from');
+    expect(listed.stdout).toContain('not reachable: nobody knows where timeline 2 came from');
+    expect(listed.code).toBe(8);
+
+    const chosen = await restore(started, ['--target-time', time]);
+    expect(chosen.ended).toMatchObject({
+      code: 6,
+      stderr: expect.stringMatching(/nobody knows where timeline 2 came from[\s\S]*--target-timeline/),
+    });
+    const asked = await restore(started, ['--target-timeline', '2']);
+    expect(asked.ended).toMatchObject({ code: 6, stderr: expect.stringContaining('wal-set-aside 00000002.history') });
+    const toEnd = await restore(started, ['--target-timeline', '1']);
+    expect(toEnd.ended).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('cannot be told, since "00000002.history"'),
+    });
+    const deletion = await started.repository.run('wal-t', ['delete', '--retain', '1', '--confirm'], { env });
+    expect(deletion).toMatchObject({ code: 6, stderr: expect.stringContaining('nothing was removed') });
+  });
+
+  it('H14: stops no recovery along an older timeline, which takes another number at its end', async () => {
+    const { started, time } = await damageHistory();
+    expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', time])).toBe('1');
+    const { copy } = await restore(started, ['--target-timeline', '1', '--until-hole']);
+    await copy.open();
+    expect(await rowsOf(copy)).toBe('1 2');
+    await copy.query('checkpoint');
+    expect(await copy.value('select timeline_id from pg_control_checkpoint()')).toBe('3'); // 2 is taken
+  });
+
+  it('H14: can be replaced by a sound one, and only then', async () => {
+    const { started } = await damageHistory();
+    const { repository, primary } = started;
+    const setAside = () => repository.run('wal-t', ['wal-set-aside', '00000002.history', '--confirm'], { env });
+    expect(await setAside()).toMatchObject({ code: 0 });
+    const cwd = primary.dataDirectory;
+    expect(await repository.run('wal-push', ['pg_wal/00000002.history'], { cwd, env })).toMatchObject({ code: 0 });
+    expect(await setAside()).toMatchObject({ code: 2 });
+    expect(await rowsAt(started)).toBe('1 2 3');
+  });
+});
+
+describe('a damaged segment', () => {
+  it('is a hole like another: what comes before it can be restored', async () => {
+    const started = await startPrimary();
+    const { repository, primary } = started;
+    await pushBackup(started);
+    await archiveRow(primary, 1);
+    const time = await now(primary);
+    await archiveRow(primary, 2);
+    const last = await archiveRow(primary, 3);
+    await primary.stop('SIGQUIT');
+    flipByte(repository.object(last));
+
+    const listed = await windows(started);
+    expect(listed.stdout).toContain(`HOLE "${last}" cannot be read`);
+    expect(listed.code).toBe(0);
+    expect(await rowsAt(started, ['--target-time', time])).toBe('1');
+    const toEnd = await restore(started);
+    expect(toEnd.ended).toMatchObject({ code: 1, stderr: expect.stringContaining(`"${last}" cannot be read`) });
+    expect(await rowsAt(started, ['--until-hole'])).toBe('1 2');
+  });
+});
+
+describe('a clock that was set back', () => {
+  it('is told of, and what is said beforehand is what PostgreSQL does: it stops at the first transaction that is too late', async () => {
+    const started = await startPrimary();
+    const { repository, primary } = started;
+    await pushBackup(started);
+    const names: string[] = [];
+    const times: string[] = [];
+    for (let n = 1; n <= 20; n += 1) {
+      names.push(await archiveRow(primary, n));
+      times.push(await now(primary));
+    }
+    await primary.waitUntilAllArchived();
+    await primary.stop('SIGQUIT');
+    const hour = 3_600_000_000n;
+    for (const name of names.slice(4, 8)) await rewrite(repository, name, (time) => time + hour); // rows 5 to 8, an hour ahead
+    const time = times[14] ?? '';
+    const { copy, ended } = await restore(started, ['--target-time', time]);
+    expect(ended).toMatchObject({ code: 0, stderr: expect.stringContaining("the server's clock went back") });
+    await copy.open();
+    expect(await rowsOf(copy)).toBe('1 2 3 4');
+    const dry = await restore(started, ['--target-time', time, '--dry-run', '--json']);
+    expect(JSON.parse(dry.ended.stdout).plan.segments).toBeLessThan(9);
+    const after = new Date(Date.parse(times[19] ?? '') + 60_000).toISOString(); // later than all but those that are ahead
+    const late = await restore(started, ['--target-time', after, '--dry-run']);
+    expect(late.ended.stdout).toContain('recovery_target_time'); // it does not go to the end
+    expect(late.ended.stdout).not.toContain("recovery_target_time = ''");
+  });
+
+  it('may be a millisecond: of two transactions that ended together the later one is written first', async () => {
+    const started = await startPrimary();
+    const { repository, primary } = started;
+    await pushBackup(started);
+    const names: string[] = [];
+    for (let n = 1; n <= 12; n += 1) names.push(await archiveRow(primary, n));
+    await primary.waitUntilAllArchived();
+    await primary.stop('SIGQUIT');
+    let eleventh = 0n;
+    await rewrite(repository, names[10] ?? '', (time) => {
+      eleventh = time;
+      return time;
+    });
+    await rewrite(repository, names[11] ?? '', () => eleventh - 1000n);
+    const target = formatTime(eleventh + 946_684_800_000_000n - 500n); // between the two
+    expect(await rowsAt(started, ['--target-time', target])).toBe('1 2 3 4 5 6 7 8 9 10');
+  });
+});
+
+describe('a recovery that is over', () => {
+  it('H22: leaves settings that would end a standby copied from the server: what is printed takes them back', async () => {
+    const started = await startPrimary();
+    const { primary } = started;
+    await primary.query('alter system set max_logical_replication_workers = 3');
+    await pushBackup(started);
+    await archiveRow(primary, 1);
+    const time = await now(primary);
+    await archiveRow(primary, 2);
+    await primary.stop();
+    const beside = await restore(started, ['--target-time', time]);
+    expect(beside.ended.stdout).toContain(
+      `alter system set synchronous_standby_names = 'it''s'; alter system reset recov`,
+    );
+
+    const { copy, ended } = await restore(started, ['--target-time', time, '--take-over']);
+    await copy.open();
+    expect(await rowsOf(copy)).toBe('1');
+    const statements = ended.stdout.match(/alter system reset recovery_target_time;.*/)?.[0].split(';') ?? [];
+    for (const statement of statements) if (statement.trim() !== '') await copy.query(statement);
+    await copy.stop();
+    const standby = keep(copy.copy());
+    await copy.start();
+    standby.configure({ primary_conninfo: `host=${copy.folder} user=postgres` });
+    standby.signal('standby.signal');
+    await standby.start();
+    await copy.query('insert into t values (10)');
+    await waitFor('the standby to follow', async () => (await rowsOf(standby)) === '1 10');
+    expect(await standby.value('select pg_is_in_recovery()')).toBe('true');
+  });
+});
+
+/** The stored segment with other times of its commits. */
+async function rewrite(repository: TestRepository, name: string, change: (time: bigint) => bigint): Promise<void> {
+  const path = repository.object(name);
+  const { stdout, code } = await run('sh', ['-c', `zstd -dc <'${path}' | base64 -w0`]);
+  expect(code).toBe(0);
+  const content = Buffer.from(stdout, 'base64');
+  const file = parseWalFileName(name);
+  if (file?.kind !== 'segment') throw new Error(name);
+  expect(await changeCommits(content, segmentStart(file, content.length) ?? 0n, change)).toBeGreaterThan(0);
+  const [systemIdentifier = '', ...key] = path.slice(repository.root.length + 1).split('/');
+  rmSync(path);
+  writeFileSync(path, await seal(content, { kind: 'segment', name: key.join('/'), systemIdentifier }));
+  giveAway(path);
+}
