@@ -8,7 +8,7 @@
 # trap, set by the launcher before anything else, ends with $failed (H3).
 #
 # In:  $self    the launcher, as it was called, and without links to the file itself
-#      $home    its folder without any link, asked for once: where an upgrade switches a link while a command starts, the launcher's
+#      $home    its folder without any link above it, asked for once: where an upgrade switches a link while a command starts, the launcher's
 #               rest, the runtime, the bundle and what the bundle loads later are all of one version
 #      $failed  70, for failures that have no code of their own; or 200, for all of them
 # What an older launcher gives must do: an upgrade may fall between its first lines and this file.
@@ -68,7 +68,7 @@ launch() {
     *) reason='no answer of WAL-T' ;;
   esac
   say "error: Node.js ended with $status: $reason"
-  say "hint: Look at the lines above and at the kernel's log. $node is $("$node" --version 2>&1 | head -n 1), 20.19 or later is needed."
+  say "hint: Look at the lines above and at the kernel's log. $node is $("$node" --version 2>&1 | head -n 1; exit 0), 20.19 or later is needed."
   fail 70
 }
 
@@ -83,7 +83,10 @@ stop() {
   trap 'kill -s TERM "$child" 2>/dev/null' USR1
   kill -s TERM "$child" 2>/dev/null # a child that is only being started still ignores INT
   wait "$child" 2>/dev/null # the shell would note "Terminated" in the log
+  status=$?
   wait "$child" 2>/dev/null # USR1 comes at most once, and ends the first
+  # to be ended is how a sidecar's work is done; PostgreSQL's commands die by the signal, as it expects
+  case $name,$status,$? in wal-t,90,* | wal-t,*,90) finish 0 ;; esac
   trap - "$1" EXIT
   kill -s "$1" $$
   exit "$failed"
@@ -103,7 +106,12 @@ fail() {
 
 finish() {
   trap - EXIT
+  if is_orphan; then exit 0; fi
   exit "$1"
 }
+
+# PostgreSQL calls a command through a shell, and some shells stay. When that one is killed nobody waits for this launcher any more, and
+# where PostgreSQL is PID 1 it becomes the parent and takes any end but 0 or 1 for a crash, over which it restarts (H5).
+is_orphan() { { read -r _ _ _ parent _ </proc/$$/stat; } 2>/dev/null && [ "$parent" != "$PPID" ]; }
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }

@@ -87,10 +87,10 @@ export const reminderMs = 30 * second;
 /** How long a command may take to clean up after SIGTERM or SIGINT. */
 export const cleanUpMs = 2 * second;
 
-/** How long `wal-t check` waits for any single check; for each other one when one was late already; for what several look at. */
+/** How long `wal-t check` waits for any single check, and for what several look at; for each other one when one was late already. */
 export const checkLimitMs = 2 * minute;
 export const checkAfterLateMs = 10 * second;
-export const checkSharedMs = minute;
+export const checkSharedMs = 2 * minute; // a listing of a million keys takes a minute, and what is silent is told of earlier
 
 /** The longest silence of a storage or a server for `wal-t check`, and how long it has requests repeated: it is to tell, not to get through. */
 export const checkIdleMs = 15 * second;

@@ -162,7 +162,7 @@ describe.each([
     expect(realpathSync(linkOf(copy))).toBe(mapped); // and not into the place where the other server lives
     expect(copy.log).not.toContain('wal-fetch: error');
     expect(await server.value('select count(*) from in_linked')).toBe('500');
-  });
+  }, 600_000); // two recoveries under load
 
   function linkOf({ dataDirectory }: PostgresServer): string {
     const links = readdirSync(join(dataDirectory, 'pg_tblspc'), { withFileTypes: true }).filter((one) =>

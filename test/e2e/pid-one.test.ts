@@ -69,7 +69,7 @@ async function catchCommand(server: PostgresServer, name: string, seen: Set<numb
     `${name} to run`,
     () => {
       const processes = processesBeside(postmasterOf(server));
-      for (const one of processes.filter(({ words }) => words[1] === launcher(name) && !seen.has(Number(words[0])))) {
+      for (const one of processes.filter(({ words }) => words[1] === launcher(name))) {
         const node = processes.find(
           ({ parentId, words }) => parentId === one.processId && /node$/.test(words[0] ?? ''),
         );

@@ -16,19 +16,21 @@ import { PostgresServer } from '../support/postgres.ts';
 import { memoryOf, processTree } from '../support/process-tree.ts';
 import { TestRepository } from '../support/repository.ts';
 import { plainEnvironment } from '../support/run.ts';
+import { orFailInCi } from '../support/tools.ts';
 
 const days = process.env.TORTURE === undefined ? 3 : 30;
 const limitMs = days * 120_000;
 const day = 24 * 3_600_000;
 /** Within the month the clocks of Berlin are set forward, on March 28th at two, and half past two does not exist. */
-const start = '2027-03-10T00:30:00Z';
+const start = '2027-03-10T00:20:00Z';
 const limitBytes = 256 * 1000 * 1000;
 
-/** By Debian's package `faketime`; without it backups are dated as they are taken. */
+/** Debian's package `faketime`: backups and verifications must be dated as if the time had gone by. */
 const fakeTimeLibrary = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
   '/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1',
 ].find(existsSync);
+const hasFakeTime = orFailInCi(fakeTimeLibrary !== undefined, 'libfaketime is missing');
 
 /** The due times within the test, in UTC. */
 function daily(hours: number, minutes: number): string[] {
@@ -72,7 +74,7 @@ async function bundleSidecar(): Promise<string> {
   return outfile;
 }
 
-it(`runs for ${days} days`, { timeout: limitMs }, async () => {
+it.skipIf(!hasFakeTime)(`runs for ${days} days`, { timeout: limitMs }, async () => {
   const repository = await new TestRepository().init();
   const server = PostgresServer.create({ major: 17, settings: repository.serverSettings });
   onTestFinished(() => server.remove());
@@ -136,19 +138,18 @@ it(`runs for ${days} days`, { timeout: limitMs }, async () => {
   expect(began(/^basebackup-push/), log).toEqual([atStart, ...backupTimes]);
   expect(began(/^delete/)).toEqual([atStart, ...backupTimes]);
   expect(began(/^verify --json/)).toEqual([atStart, ...inBerlin(daily(3, 0))]);
-  expect(began(/^verify --deep/)).toEqual(inBerlin(daily(4, 0)).filter((time) => new Date(time).getUTCDay() === 0));
-  expect(new Set(began(/^check/)).size).toBe(days * 4 + 1);
-  const failed = commands.filter(({ exitCode, job }) => exitCode !== 0 && job !== 'check');
+  const sundays = inBerlin(daily(4, 0)).filter((time) => new Date(time).getUTCDay() === 0);
+  expect(began(/^verify --deep/)).toEqual([atStart, ...sundays]);
+  expect(new Set(began(/^check --json/)).size).toBe(days * 4 + 1);
+  const failed = commands.filter(({ exitCode, command }) => exitCode !== 0 && !command.startsWith('check'));
   expect(failed, log).toEqual([]);
 
   // retention held: so many backups, all of them whole, and no WAL before the oldest
   const retained = days > 7 ? 7 : 2;
   const rows = JSON.parse((await repository.run('backup-list', ['--json', '--no-window'])).stdout) as BackupRow[];
   expect(rows.map(({ state }) => state)).toEqual(Array.from({ length: retained }, () => 'confirmed'));
-  if (fakeTimeLibrary !== undefined) {
-    const days = rows.map(({ started_at: time }) => time.slice(0, 10));
-    expect(days).toEqual(backupTimes.slice(-retained).map((time) => time.slice(0, 10)));
-  }
+  const dates = rows.map(({ started_at: time }) => time.slice(0, 10));
+  expect(dates).toEqual(backupTimes.slice(-retained).map((time) => time.slice(0, 10)));
   expect((await repository.run('wal-t', ['verify', '--deep'])).code).toBe(0);
   const wal = JSON.parse((await repository.run('wal-t', ['wal-list', '--json'])).stdout) as WalList;
   expect(wal.timelines[0]?.ranges[0]?.first).toBe(rows[0]?.wal_file_name);
@@ -169,10 +170,8 @@ it(`runs for ${days} days`, { timeout: limitMs }, async () => {
   expect(samples(text, 'walt_job_next_due_timestamp_seconds')['job="backup"']).toBe(
     Date.parse(backupTimes.at(-1) ?? '') / 1000 + day / 1000,
   );
-  if (fakeTimeLibrary !== undefined) {
-    const newest = samples(text, 'walt_backup_newest_start_timestamp_seconds')[''];
-    expect(Math.abs((newest ?? 0) - Date.parse(backupTimes.at(-1) ?? '') / 1000)).toBeLessThan(600);
-  }
+  const newest = samples(text, 'walt_backup_newest_start_timestamp_seconds')[''];
+  expect(Math.abs((newest ?? 0) - Date.parse(backupTimes.at(-1) ?? '') / 1000)).toBeLessThan(3600);
   expectPromtoolContent(text);
   expect((await fetch(`http://127.0.0.1:${port}/health`)).status).toBe(200);
 

@@ -101,9 +101,10 @@ describe('what fails', () => {
     const away = `${archive.root}.away`;
     renameSync(archive.root, away);
     try {
-      const sidecar = new TestSidecar(archive, server, always);
+      const sidecar = new TestSidecar(archive, server, rarely);
       await sidecar.waitForMetric('walt_job_failures_total{job="backup"} 1');
       await sidecar.waitForMetric('walt_job_failures_total{job="look"} 1');
+      await sidecar.waitForLine(/^backup: ended with exit code/); // comes by another way than the metric
       expect((await sidecar.get('/health')).status).toBe(200);
       expect((await sidecar.get('/status')).status).toBe(503);
       expect((await sidecar.get('/metrics')).text).not.toContain('walt_backups');
@@ -150,6 +151,7 @@ describe('SIGTERM', () => {
       const tree = sidecar.tree();
       expect(tree.length).toBeGreaterThanOrEqual(4); // two launchers and what they run
       expect(await sidecar.stop(signal)).toBeLessThan(10_000);
+      expect(sidecar.ended).toEqual({ code: 0, signal: null });
       expect(tree.filter(isAlive)).toEqual([]);
       expect(await confirmed()).toEqual(before);
       expect((await backups()).at(-1)?.state).toBe('failed'); // said by itself, and not only silent

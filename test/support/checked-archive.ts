@@ -43,7 +43,7 @@ export const archiveChecks = [
 
 export const segmentName = (number: number, timeline = 1): string =>
   segmentNameAt(timeline, lsnOf(number), segmentBytes);
-export const lsnOf = (number: number): Lsn => BigInt(number * segmentBytes);
+const lsnOf = (number: number): Lsn => BigInt(number * segmentBytes);
 
 export interface CheckedOptions {
   /** Else a folder of its own. */

@@ -156,10 +156,13 @@ export class PostgresServer {
 
   /** Waits until the server has recovered and is open for writes. @throws when it stops instead. */
   async waitUntilOpen(): Promise<void> {
-    await waitFor('the recovery to end', async () => {
+    // a hundred commands may be called until then, on a machine that does other things
+    const limitMs = 300_000;
+    const isOpen = async (): Promise<boolean> => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
       return (await this.#answers()) && (await this.value('select pg_is_in_recovery()')) === 'false';
-    });
+    };
+    await waitFor('the recovery to end', isOpen, limitMs);
   }
 
   /** Starts the server without waiting. */

@@ -50,6 +50,11 @@ export class TestSidecar {
     });
   }
 
+  /** How it ended; undefined while it runs. */
+  get ended() {
+    return this.#ended;
+  }
+
   get lines(): LogLine[] {
     return this.log
       .split('\n')

@@ -8,7 +8,8 @@ export const armingStatements: readonly string[] = [...turnedOff, 'restore_comma
 
 /**
  * Of the server that was restored into this folder. `arming` as above, but what had been set in postgresql.auto.conf before is set again.
- * `recovery`: a standby that is copied from the server would end where this recovery ends, and would follow no promotion.
+ * `recovery`: a standby that is copied from the server would end where this recovery ends, follow no promotion, and
+ * not heed a primary_conninfo in postgresql.conf.
  */
 export async function statementsFor(
   folder: string,
@@ -24,12 +25,8 @@ export async function statementsFor(
         ? reset(name)
         : `alter system set ${name} = ${quoted(value)};`;
     });
-  const ofTarget = Object.entries(settings).filter(([name, value]) => isOfTarget(name) && value !== '');
-  return { arming, recovery: [...ofTarget.map(([name]) => name), 'restore_command'].map(reset) };
-}
-
-function isOfTarget(name: string): boolean {
-  return name.startsWith('recovery_target') && !/_(?:action|inclusive)$/.test(name);
+  const recovery = Object.keys(settings).filter((name) => !turnedOff.includes(name));
+  return { arming, recovery: recovery.map(reset) };
 }
 
 function reset(name: string): string {

@@ -69,7 +69,10 @@ describe('archive_command', () => {
     ['false', 'failed: archive_command always fails: it is "false"'],
     ['exit 1', 'failed: archive_command always fails: it is "exit"'],
     ['wal-g wal-push %p', 'failed: archive_command is not of WAL-T: it runs "wal-g"'],
-    ['envdir /etc/wal-e.d /usr/bin/wal-e wal-push %p', 'failed: archive_command is not of WAL-T: it runs "/usr/bin/wal-e"'],
+    [
+      'envdir /etc/wal-e.d /usr/bin/wal-e wal-push %p',
+      'failed: archive_command is not of WAL-T: it runs "/usr/bin/wal-e"',
+    ],
     ['pgbackrest --stanza=main archive-push %p', 'failed: archive_command is not of WAL-T: it runs "pgbackrest"'],
     ['barman-wal-archive host main %p', 'failed: archive_command is not of WAL-T: it runs "barman-wal-archive"'],
     ['test ! -f /mnt/%f && cp %p /mnt/%f', 'failed: archive_command is not of WAL-T: it runs "cp"'],

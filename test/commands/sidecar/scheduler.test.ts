@@ -169,8 +169,9 @@ describe('on time', () => {
 
   it('deletes nothing after a backup in which broken pages were found', async () => {
     const end = (command: string) => ({ exitCode: command.startsWith('basebackup-push') ? 8 : 0 });
-    const world = await new World({ end, settings: { WALT_SIDECAR_DELETE: '--retain 3' } }).pass(hour);
-    expect(world.began('basebackup-push')).toHaveLength(1); // and is not repeated: it would find them again
+    const settings = { ...onlyBackups, WALT_SIDECAR_DELETE: '--retain 3' };
+    const world = await new World({ end, backups: sinceLastNight, settings }).pass(day);
+    expect(world.began('basebackup-push')).toEqual(['2026-11-21T01:00Z']); // not repeated: it would find them again
     expect(world.began('delete')).toEqual(['2026-11-20T12:00Z']);
     await world.end();
   });
@@ -305,7 +306,8 @@ describe('what fails', () => {
     const end = (command: string) => ({ exitCode: 0, takesMs: command.startsWith('basebackup-push') ? 100 * hour : 0 });
     const settings = { ...onlyBackups, WALT_SIDECAR_JOB_TIMEOUT: '2h' };
     const world = await new World({ end, settings }).pass(2 * hour);
-    expect(world.runs[1]).toMatchObject({ endedAt: noon + 2 * hour });
+    const backup = world.runs.find(({ command }) => command.startsWith('basebackup-push'));
+    expect(backup).toMatchObject({ endedAt: noon + 2 * hour });
     expect(world.lines.join('')).toContain('backup: is ended, since it took longer than 2 h');
     await world.end();
   });
@@ -313,10 +315,13 @@ describe('what fails', () => {
 
 describe('the clock is set', () => {
   it('back by less than a day: nothing runs twice', async () => {
-    const world = await new World({ start: at('2026-11-20T23:00Z'), backups: sinceLastNight }).pass(4 * hour);
+    const settings = { WALT_SIDECAR_DELETE: '--retain 3', WALT_SIDECAR_DELETE_SCHEDULE: '0 2 * * *' };
+    const world = new World({ start: at('2026-11-20T23:00Z'), backups: sinceLastNight, settings });
+    await world.pass(4 * hour);
     world.clock.set('2026-11-20T23:30Z');
     await world.pass(4 * hour);
     expect(world.began('basebackup-push')).toEqual(['2026-11-21T01:00Z']);
+    expect(world.began('delete')).toEqual(['2026-11-20T23:00Z', '2026-11-21T02:00Z']);
     await world.pass(day);
     expect(world.began('basebackup-push')).toEqual(['2026-11-21T01:00Z', '2026-11-22T01:00Z']);
     await world.end();
