@@ -157,17 +157,17 @@ it.skipIf(!hasFakeTime)(`runs for ${days} days`, { timeout: limitMs }, async () 
   // the metrics tell it
   const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   expect(samples(text, 'walt_job_runs_total')).toMatchObject({
-    'job="backup"': days + 1,
-    'job="delete"': days + 1,
-    'job="verify"': days + 1,
-    'job="check"': days * 4 + 1,
+    'task="backup"': days + 1,
+    'task="delete"': days + 1,
+    'task="verify"': days + 1,
+    'task="check"': days * 4 + 1,
   });
   const failures = samples(text, 'walt_job_failures_total');
-  expect({ ...failures, 'job="check"': 0 }).toEqual(Object.fromEntries(Object.keys(failures).map((job) => [job, 0])));
+  expect({ ...failures, 'task="check"': 0 }).toEqual(Object.fromEntries(Object.keys(failures).map((job) => [job, 0])));
   expect(samples(text, 'walt_backups')['state="confirmed"']).toBe(retained);
-  expect(samples(text, 'walt_verified_backups')['job="verify",verdict="restorable"']).toBe(retained);
-  expect(samples(text, 'walt_verified_backups')['job="verify",verdict="broken"']).toBe(0);
-  expect(samples(text, 'walt_job_next_due_timestamp_seconds')['job="backup"']).toBe(
+  expect(samples(text, 'walt_verified_backups')['task="verify",verdict="restorable"']).toBe(retained);
+  expect(samples(text, 'walt_verified_backups')['task="verify",verdict="broken"']).toBe(0);
+  expect(samples(text, 'walt_job_next_due_timestamp_seconds')['task="backup"']).toBe(
     Date.parse(backupTimes.at(-1) ?? '') / 1000 + day / 1000,
   );
   const newest = samples(text, 'walt_backup_newest_start_timestamp_seconds')[''];

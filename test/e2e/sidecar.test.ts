@@ -52,10 +52,10 @@ describe('its work', () => {
       WALT_SIDECAR_DELETE: '--retain 3',
     });
     for (const job of ['backup', 'delete', 'verify', 'check']) {
-      await sidecar.waitForMetric(`walt_job_runs_total{job="${job}"} 1`);
+      await sidecar.waitForMetric(`walt_job_runs_total{task="${job}"} 1`);
     }
     await sidecar.waitForMetric('walt_backups{state="confirmed"} 1');
-    await sidecar.waitForMetric('walt_verified_backups{job="verify",verdict="restorable"} 1');
+    await sidecar.waitForMetric('walt_verified_backups{task="verify",verdict="restorable"} 1');
     expect(await confirmed()).toHaveLength(1);
 
     const { text } = await sidecar.get('/metrics');
@@ -80,7 +80,7 @@ describe('its work', () => {
     const before = await confirmed();
     const sidecar = new TestSidecar(archive, server, rarely);
     await sidecar.waitForLine(/^backup: there is one since/);
-    await sidecar.waitForMetric('walt_job_runs_total{job="look"} 1');
+    await sidecar.waitForMetric('walt_job_runs_total{task="look"} 1');
     await sidecar.stop();
     expect(await confirmed()).toEqual(before);
   });
@@ -102,8 +102,8 @@ describe('what fails', () => {
     renameSync(archive.root, away);
     try {
       const sidecar = new TestSidecar(archive, server, rarely);
-      await sidecar.waitForMetric('walt_job_failures_total{job="backup"} 1');
-      await sidecar.waitForMetric('walt_job_failures_total{job="look"} 1');
+      await sidecar.waitForMetric('walt_job_failures_total{task="backup"} 1');
+      await sidecar.waitForMetric('walt_job_failures_total{task="look"} 1');
       await sidecar.waitForLine(/^backup: ended with exit code/); // comes by another way than the metric
       expect((await sidecar.get('/health')).status).toBe(200);
       expect((await sidecar.get('/status')).status).toBe(503);

@@ -70,7 +70,7 @@ const only = (value: number | undefined): readonly Sample[] => [[{}, value]];
 
 function addJobs(page: Page, { records, nextDue }: KnownState): void {
   const each = (value: (record: JobRecord) => number | undefined): readonly Sample[] =>
-    records.map((record) => [{ job: record.name }, value(record)]);
+    records.map((record) => [{ task: record.name }, value(record)]);
   page.counter(
     'walt_job_runs_total',
     'Runs of the job that have ended.',
@@ -175,15 +175,15 @@ function addAnswers(page: Page, { verified, deleted, check }: Findings): void {
   page.gauge(
     'walt_verified_backups',
     'Backups by the verdict of the last verification.',
-    results.flatMap(([job, { restorable, broken }]): Sample[] => [
-      [{ job, verdict: 'restorable' }, restorable],
-      [{ job, verdict: 'broken' }, broken],
+    results.flatMap(([task, { restorable, broken }]): Sample[] => [
+      [{ task, verdict: 'restorable' }, restorable],
+      [{ task, verdict: 'broken' }, broken],
     ]),
   );
   page.gauge(
     'walt_verified_timestamp_seconds',
     'When the last verification ended.',
-    results.map(([job, { endedAt }]): Sample => [{ job }, seconds(endedAt)]),
+    results.map(([task, { endedAt }]): Sample => [{ task }, seconds(endedAt)]),
   );
   page.counter('walt_deleted_objects_total', 'Objects that deletions have removed.', only(deleted.objects));
   page.counter('walt_deleted_bytes_total', 'Bytes that deletions have removed.', only(deleted.bytes));
