@@ -77,6 +77,9 @@ export class NoRepositoryError extends ConfigurationError {
   }
 }
 
+/** The repository is there, and nothing of this cluster is in it. */
+export class NothingArchivedError extends ConfigurationError {}
+
 /** The storage did not answer, refused, or is full: look after the storage. */
 export class StorageError extends WalTError {
   readonly exitCode = exitCodes.storage;

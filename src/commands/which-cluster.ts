@@ -2,7 +2,7 @@
 import type { Archive } from '../archive/archive.ts';
 import { listClusters, noRepository, readCluster, readRepository } from '../archive/repository.ts';
 import { readControlFile } from '../cluster/data-directory.ts';
-import { ConfigurationError, ObjectNotFound } from '../errors.ts';
+import { ConfigurationError, NothingArchivedError, ObjectNotFound } from '../errors.ts';
 import type { RequestOptions, Storage } from '../storage/storage.ts';
 import type { Context } from './context.ts';
 
@@ -52,7 +52,7 @@ export async function expectCluster({ storage, systemIdentifier }: Archive, { si
     if (!(error instanceof ObjectNotFound)) throw error;
   }
   await expectRepository(storage, { signal });
-  throw new ConfigurationError(`nothing of this cluster is archived in ${storage.url}`, {
+  throw new NothingArchivedError(`nothing of this cluster is archived in ${storage.url}`, {
     detail: `system ${systemIdentifier}`,
     hint: 'Correct WALT_REPO: it is the one that this cluster archived into that is needed.',
   });

@@ -67,7 +67,7 @@ const cases: readonly Case[] = [
     what: 'nothing of this cluster is archived',
     settings: { WALT_SYSTEM_IDENTIFIER: '7000000000000000000' },
     expected: without('archive', 'settings', 'storage', 'clock', 'encryption'),
-    says: /nothing of this cluster is archived.*7000000000000000000.*Correct WALT_REPO/,
+    says: /nothing of this cluster is archived.*7000000000000000000.*pg_switch_wal.*correct WALT_REPO/,
   },
   {
     what: 'the cluster was archived elsewhere before',
