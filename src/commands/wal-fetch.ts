@@ -164,7 +164,13 @@ async function fetchSegment(fetch: SegmentFetch): Promise<WalFetchResult> {
   const { archive, file, control, signal } = fetch;
   const part = await findTruePart(fetch);
   if (part.kind === 'none') return 'absent';
-  const [stored, latest] = await Promise.all([openStored(archive, file, fetch), latestFor(fetch, part)]);
+  const looking = latestFor(fetch, part);
+  looking.catch(() => undefined); // told below, if the file itself can be read
+  const stored = await openStored(archive, file, fetch);
+  const latest = await looking.catch(async (error: unknown) => {
+    await stored?.close();
+    throw error;
+  });
   if (stored !== undefined) return deliverStoredSegment(fetch, stored, { part, latest });
   await expectCluster(archive, fetch);
   const end = await findSegmentEnd(archive, file, { signal, segmentSizeBytes: control?.segmentSizeBytes });

@@ -194,7 +194,9 @@ export class FileStorage implements Storage {
     if (start >= end) return;
     const doing = `read "${key}"`;
     const handle = await this.#patience.answer(doing, { signal }, async (givenUp) => {
-      const opened = await this.#open(key);
+      const opened = await this.#open(key).catch(ignore('ENOENT'));
+      await this.#expectSameRoot();
+      if (opened === undefined) throw new ObjectNotFound(key); // deleted since its size was asked for
       if (givenUp.aborted) await opened.close();
       return opened;
     });

@@ -438,7 +438,9 @@ describe('bad input', () => {
   const fetchRows: readonly (Row & { readonly prepare?: (host: Host) => Promise<void> })[] = [
     {
       name: 'an identity malformed',
-      settings: (file) => ({ WALT_AGE_IDENTITY_FILE: file(alice.text.replace(/(?<=KEY-1)../, 'QQ')) }),
+      settings: (file) => ({
+        WALT_AGE_IDENTITY_FILE: file(alice.text.replace(/(?<=KEY-1)../, (two) => (two === 'QQ' ? 'PP' : 'QQ'))),
+      }),
       code: 200,
       error:
         /error: WALT_AGE_IDENTITY_FILE ".*": an age identity is malformed\n.*detail: key 1\n.*hint: An identity is/,

@@ -313,11 +313,11 @@ describe.skipIf(!hasFaultyFs)('a folder on a faulty file system', () => {
     await makeRoot(join(fs.path, 'x/y/z'));
     expect(await steps(fs)).toEqual([
       'mkdir /x',
+      'fsyncdir /',
       'mkdir /x/y',
+      'fsyncdir /x',
       'mkdir /x/y/z',
       'fsyncdir /x/y',
-      'fsyncdir /x',
-      'fsyncdir /',
     ]);
     await makeRoot(join(fs.path, 'x/y/z'));
     expect(await steps(fs)).toEqual([]);

@@ -46,7 +46,7 @@ function describeWindow({ from, to, backups, hole }: Window): string[] {
   const until = to.time === undefined ? 'no transaction since' : formatTime(to.time);
   return [
     `  from ${formatTime(from.time)} to ${until}`,
-    `       ${formatLsn(from.lsn)} to ${formatLsn(to.lsn)}, from ${backups.length} backups: ${backups.join(', ')}`,
+    `       ${formatLsn(from.lsn)} to ${formatLsn(to.lsn)}, from ${backups.length === 1 ? '1 backup' : `${backups.length} backups`}: ${backups.join(', ')}`,
     ...(hole === undefined ? [] : [`  HOLE ${describeHole(hole)}`]),
   ];
 }
