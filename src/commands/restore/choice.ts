@@ -4,7 +4,7 @@ import { type BackupManifest, readManifest } from '../../archive/manifest.ts';
 import { readStoredWal, type StoredWal, withoutSegment } from '../../archive/stored-wal.ts';
 import { WalSearch } from '../../archive/wal-search.ts';
 import { UnreadableSegment } from '../../archive/wal-segments.ts';
-import { CorruptError, NotFoundError } from '../../errors.ts';
+import { CorruptError, NotFoundError, ObjectNotFound } from '../../errors.ts';
 import { readCatalogue } from '../backups.ts';
 import type { Context } from '../context.ts';
 
@@ -28,6 +28,7 @@ export async function choiceIn(context: Context, archive: Archive): Promise<Choi
     try {
       backups.push(await readManifest(archive, id, { signal }));
     } catch (error) {
+      if (error instanceof ObjectNotFound) continue; // deleted since it was listed
       if (!(error instanceof CorruptError)) throw error;
       unreadable ??= error;
       log.warning(error.message, error); // others may do
