@@ -16,6 +16,7 @@ import {
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { collect } from '../../src/bytes.ts';
 import { ObjectExists, ObjectNotFound, StorageError } from '../../src/errors.ts';
 import { FileStorage, makeRoot } from '../../src/storage/file.ts';
 import type { Storage } from '../../src/storage/storage.ts';
@@ -173,6 +174,17 @@ describe('a folder', () => {
     const { failed } = await storage.delete(['a/key', 'a/folder', 'b']);
     expect(failed).toMatchObject([{ key: 'a/folder', error: { exitCode: 4 } }]);
     expect(await keysOf(storage, '')).toEqual([]);
+  });
+
+  it('calls an object absent that is deleted before its first byte is read, and a root that is gone a failure', async () => {
+    const root = temporaryFolder();
+    const storage = new FileStorage(root, patient);
+    for (const key of ['one', 'two']) await storage.put(key, Buffer.from(key));
+    const [one, two] = [await storage.get('one'), await storage.get('two')];
+    await storage.delete(['one']);
+    await expect(collect(one.body, 100)).rejects.toBeInstanceOf(ObjectNotFound);
+    rmSync(root, { recursive: true });
+    await expect(collect(two.body, 100)).rejects.toBeInstanceOf(StorageError);
   });
 
   it('lists no hidden files, such as snapshots of the file system', async () => {
