@@ -75,30 +75,34 @@ describe('an archive that is well', () => {
   });
   afterAll(() => s3.stop());
 
-  it.each<readonly [major: number, place: 'folder' | 'bucket', settings: Settings]>([
+  const rows: readonly (readonly [major: number, place: 'folder' | 'bucket', settings: Settings])[] = [
     [15, 'folder', {}],
+    [18, 'bucket', encrypted],
     [17, 'bucket', encrypted],
     [18, 'folder', encrypted],
-    [18, 'bucket', encrypted],
-  ])('of PostgreSQL %i in a %s is green', async (major, place, keys) => {
-    const settings = place === 'bucket' ? { ...s3Settings(s3.s3, `check-${major}`), ...keys } : keys;
-    const host = await Host.make(major, settings);
-    try {
-      const before = place === 'folder' ? host.repository.files() : [];
-      const result = await host.check();
-      expect(notOk(result)).toEqual('WALT_AGE_RECIPIENTS' in keys ? {} : { 'key-copies': 'skipped' });
-      expect(result.level).toBe('ok');
-      if (place === 'folder') expect(host.repository.files()).toEqual(before);
-      const { findings } = result;
-      const figures = Object.assign({}, ...findings.map((one) => one.figures)) as Record<string, number>;
-      const { restorable_from_timestamp_seconds: from = 0, restorable_to_timestamp_seconds: to = 0 } = figures;
-      expect(to).toBeGreaterThan(from);
-      expect(to).toBeLessThan(Date.now() / 1000);
-      expect(figures.newest_backup_bytes).toBeGreaterThan(1_000_000);
-    } finally {
-      await host.remove();
-    }
-  });
+  ];
+  it.each(process.env.TORTURE === '1' ? rows : rows.slice(0, 2))(
+    'of PostgreSQL %i in a %s is green',
+    async (major, place, keys) => {
+      const settings = place === 'bucket' ? { ...s3Settings(s3.s3, `check-${major}`), ...keys } : keys;
+      const host = await Host.make(major, settings);
+      try {
+        const before = place === 'folder' ? host.repository.files() : [];
+        const result = await host.check();
+        expect(notOk(result)).toEqual('WALT_AGE_RECIPIENTS' in keys ? {} : { 'key-copies': 'skipped' });
+        expect(result.level).toBe('ok');
+        if (place === 'folder') expect(host.repository.files()).toEqual(before);
+        const { findings } = result;
+        const figures = Object.assign({}, ...findings.map((one) => one.figures)) as Record<string, number>;
+        const { restorable_from_timestamp_seconds: from = 0, restorable_to_timestamp_seconds: to = 0 } = figures;
+        expect(to).toBeGreaterThan(from);
+        expect(to).toBeLessThan(Date.now() / 1000);
+        expect(figures.newest_backup_bytes).toBeGreaterThan(1_000_000);
+      } finally {
+        await host.remove();
+      }
+    },
+  );
 });
 
 describe('with a server that can be asked', () => {

@@ -60,7 +60,8 @@ function makeRoot() {
   };
 }
 
-it.skipIf(!isPossible)(
+// minutes of unpacking: the package itself is tested in test/package.test.ts
+it.skipIf(!isPossible || process.env.TORTURE !== '1')(
   'is upgraded while WAL is archived and a backup runs, and leaves nothing behind',
   async () => {
     const packed = await packInto(temporaryFolder(), ['--arch', process.arch, '--libc', 'glibc']);

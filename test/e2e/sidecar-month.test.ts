@@ -18,7 +18,7 @@ import { TestRepository } from '../support/repository.ts';
 import { plainEnvironment } from '../support/run.ts';
 import { orFailInCi } from '../support/tools.ts';
 
-const days = process.env.TORTURE === undefined ? 3 : 30;
+const days = process.env.TORTURE === undefined ? 2 : 30;
 const limitMs = days * 120_000;
 const day = 24 * 3_600_000;
 /** Within the month the clocks of Berlin are set forward, on March 28th at two, and half past two does not exist. */
