@@ -208,7 +208,12 @@ it('H21: sees archiving fail, is stopped all the same, and sees it work again', 
   const settings = { archive_mode: 'on', archive_command: `test -e ${folder}/open` };
   const server = await startServer({ major: 17, settings });
   const session = await openTo(server);
-  expect(await session.archiverStatus()).toEqual({ failedCount: 0, isFailing: false });
+  expect(await session.archiverStatus()).toEqual({
+    archivedCount: 0,
+    askedAt: expect.any(Date),
+    failedCount: 0,
+    isFailing: false,
+  });
   const before = Date.now();
   const name = await server.switchWal();
   await waitFor('a failure', async () => (await session.archiverStatus()).isFailing);
