@@ -651,7 +651,7 @@ describe.each([
 ])('a damaged backup in a repository that is $kind', ({ kind, half, damages }) => {
   it('is restorable before it is damaged', async () => {
     const subject = subjectOf(kind);
-    expect(subject.parts.length).toBeGreaterThan(5);
+    expect(subject.parts.length).toBeGreaterThan(3);
     const result = await verify(subject.context(), { deep: true });
     expect(result.verdicts).toMatchObject([{ id: subject.id, isRestorable: true, reasons: [] }]);
     expect(isSound(result)).toBe(true);
