@@ -140,7 +140,7 @@ describe('a thousand pushes through a store that fails one request in five', () 
           content.set(makeSegment(name, { sizeBytes: 8192 }).subarray(40), 40);
           sums.set(name, createHash('sha256').update(content).digest('hex'));
           const path = cluster.put(name, content);
-          for (let attempt = 0; attempt < 3; attempt += 1) {
+          for (let attempt = 0; attempt < 10; attempt += 1) {
             const failure = await walPush(context, { path, name }).catch((error: unknown) => error ?? 'failed');
             if (failure === undefined) {
               acknowledged.push(name);
