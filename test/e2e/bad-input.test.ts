@@ -299,6 +299,13 @@ const settingsRows: readonly Row[] = [
   },
 ];
 
+/** Those that can be tried here; without TORTURE each second one, and all that guard a known hazard. */
+function chosen(rows: readonly Row[]): Row[] {
+  const possible = rows.filter(({ when }) => when !== false);
+  const isChosen = ({ name }: Row, index: number) => index % 2 === 0 || /^H\d/.test(name);
+  return process.env.TORTURE === '1' ? possible : possible.filter(isChosen);
+}
+
 describe('wal-push', () => {
   const usual = [`pg_wal/${third}`, third];
   const again = [`pg_wal/${first}`, first];
@@ -522,7 +529,7 @@ describe('wal-push', () => {
     ),
   ];
 
-  it.each(rows.filter(({ when }) => when !== false))('refuses $name', async (row) => {
+  it.each(chosen(rows))('refuses $name', async (row) => {
     await expectRefusal(new Scene(), row, { command: 'wal-push', usual, code: row.code });
   });
 });
@@ -765,7 +772,7 @@ describe('wal-fetch', () => {
     ),
   ];
 
-  it.each(rows.filter(({ when }) => when !== false))('refuses $name', async (row) => {
+  it.each(chosen(rows))('refuses $name', async (row) => {
     const [recovery, standby] = [new Scene(), new Scene()];
     standby.write(join(standby.data, 'standby.signal'), '');
     // PostgreSQL takes 1 to 125 for the end of the WAL in recovery, and shuts a standby down above

@@ -18,7 +18,7 @@ vi.mock(import('../../src/limits.ts'), async (original) =>
   (await import('../support/short-pauses.ts')).withShortPauses(await original()),
 );
 
-const profiles = {
+describeProfiles({
   'false 412': { faults: falsePreconditionFailed, when: { rate: 0.2, kind: 'PutObject' } },
   'a storm of 503': { faults: [slowDown(), internalError], when: { rate: 0.2 } },
   'a storm of 503 and 429 with Retry-After': { faults: [slowDown(1), tooManyRequests], when: { rate: 0.2 } },
@@ -28,11 +28,4 @@ const profiles = {
   '409 for conditional requests': { faults: conflict, when: { rate: 0.2, kind: 'PutObject' } },
   'no 100-continue': { faults: swallowContinue },
   'a wrong Date': { faults: [wrongDate(3000), wrongDate(-600_000)], when: { rate: 0.5 } },
-} as const;
-
-/** The others under `npm run torture`. */
-const usual = ['false 412', 'a storm of 503', '200 with an error', 'HTML errors', '409 for conditional requests'];
-
-describeProfiles(
-  Object.fromEntries(Object.entries(profiles).filter(([name]) => process.env.TORTURE === '1' || usual.includes(name))),
-);
+});
