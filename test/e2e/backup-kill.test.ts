@@ -271,7 +271,7 @@ describe('a backup that is killed', () => {
     await expectSessionEnds();
   };
 
-  it.each(spread(isTorture ? 18 : 4))(
+  it.each(spread(isTorture ? 18 : 2))(
     'is not believed: $percent % of its bytes stored, $whom',
     async ({ share, whom }) => {
       const id = await kill(whom, (name) => name !== undefined && storedBytes(name) > share * pushedBytes);
@@ -428,7 +428,7 @@ describe('a restore that is killed', () => {
     await expectWhole(target);
   };
 
-  it.each(spread(isTorture ? 20 : 4))(
+  it.each(spread(isTorture ? 20 : 2))(
     'starts no server and is gone on with: $percent % of its files, $whom',
     ({ share, whom }) =>
       withTarget(async (target) => {

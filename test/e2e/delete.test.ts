@@ -429,7 +429,7 @@ describe('on S3', () => {
 });
 
 describe('a deletion that is killed', () => {
-  const moments = torture ? 30 : 8;
+  const moments = torture ? 30 : 5;
   let tookMs = 0;
   beforeAll(async () => {
     const repository = new TestRepository({ folder: makeFolder('measured') });

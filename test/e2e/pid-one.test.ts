@@ -16,7 +16,7 @@ import { waitFor } from '../support/wait.ts';
 
 const isTorture = process.env.TORTURE === '1';
 const majors = isTorture ? [15, 17, 18] : [17];
-const kills = isTorture ? 100 : 8;
+const kills = isTorture ? 100 : 5;
 /** A child that has ended, whatever it was: 15 and 17 call one that is not theirs a server process, and say so at debug2. */
 const ended = (innerId: number) => new RegExp(`process \\(PID ${innerId}\\) (.*)`);
 const crash = /terminating any other active server processes|all server processes terminated|shutting down due to/;

@@ -153,9 +153,9 @@ interface Case {
 
 const at = (time: bigint) => ['--target-time', formatTime(time)];
 const cases: readonly Case[] = [
-  { what: 'a time', words: ({ time }) => at(time), last: 5, on: ['15', '17', '18', '17 S3'] },
-  { what: 'the microsecond before', words: ({ time }) => at(time - 1n), last: 4, on: ['17'] },
-  { what: 'a time, exclusive', words: ({ time }) => [...at(time), '--target-exclusive'], last: 4, on: ['17'] },
+  { what: 'a time', words: ({ time }) => at(time), last: 5, on: ['15', '17', '17 S3'] },
+  { what: 'the microsecond before', words: ({ time }) => at(time - 1n), last: 4, on: [] },
+  { what: 'a time, exclusive', words: ({ time }) => [...at(time), '--target-exclusive'], last: 4, on: ['18'] },
   { what: 'an LSN', words: ({ commitLsn }) => ['--target-lsn', commitLsn], last: 5, on: ['17'] },
   {
     what: 'an LSN, exclusive',
@@ -170,7 +170,7 @@ const cases: readonly Case[] = [
     last: 5,
     on: ['17'],
   },
-  { what: 'a transaction', words: ({ xid }) => ['--target-xid', xid], last: 5, on: ['17'] },
+  { what: 'a transaction', words: ({ xid }) => ['--target-xid', xid], last: 5, on: [] },
   {
     what: 'a transaction, exclusive, by its long id, found beforehand',
     words: ({ xid }) => ['--target-xid', String(BigInt(xid) + 2n ** 32n), '--target-exclusive', '--scan'],
@@ -178,7 +178,7 @@ const cases: readonly Case[] = [
     on: ['17'],
   },
   { what: 'the end of the backup', words: () => ['--target-immediate'], last: 0, on: ['17'] },
-  { what: 'the end', words: () => [], last: 8, on: ['17', '18'] },
+  { what: 'the end', words: () => [], last: 8, on: ['17'] },
 ];
 
 interface Place {
