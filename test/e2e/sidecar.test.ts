@@ -79,7 +79,7 @@ describe('its work', () => {
   it('takes none again after a restart: the archive tells', async () => {
     const before = await confirmed();
     const sidecar = new TestSidecar(archive, server, rarely);
-    await sidecar.waitForLine(/^backup: there is one since/);
+    await sidecar.waitForLine(/^backup: was done since/);
     await sidecar.waitForMetric('walt_job_runs_total{task="look"} 1');
     await sidecar.stop();
     expect(await confirmed()).toEqual(before);
