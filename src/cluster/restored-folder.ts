@@ -5,16 +5,9 @@ import { dirname } from 'node:path';
 import { type BytePath, showPath, toBytePath, toFilePath } from '../byte-path.ts';
 import { type Bytes, bytesOf } from '../bytes.ts';
 import { makeFolders, replaceFile, syncFolder } from '../durable-file.ts';
-import { CorruptError, HostError, systemErrorCode, systemErrorReason, UsageError } from '../errors.ts';
-import { formatBytes } from '../quantities.ts';
-import { freeBytes } from './host-limits.ts';
+import { CorruptError, HostError, systemErrorCode } from '../errors.ts';
+import { expectFreePlaces, expectSpace, namesIn, type TablespacePlace, unwritable } from './restore-places.ts';
 import { type FileAttributes, temporaryEnding } from './restored-file.ts';
-
-export interface TablespacePlace {
-  readonly oid: string;
-  /** Absolute. */
-  readonly location: BytePath;
-}
 
 export interface FolderOptions {
   /** The backup's name: an interrupted restore is only gone on with when it was of the same. */
@@ -74,7 +67,7 @@ export class RestoredFolder {
     const names = await namesIn(toBytePath(path));
     const isResumed = await expectOwn(path, names, options);
     if (!isResumed) await expectFreePlaces(toBytePath(path), options.tablespaces);
-    await expectSpace(path, options);
+    if (!options.resume) await expectSpace(path, options); // else a part of it is there already
     try {
       if (isResumed) await takeControlFile(path);
       await makeFolders(path, 0o700);
@@ -233,16 +226,6 @@ async function ownerRule(path: string): Promise<OwnerRule> {
   return folder.uid === 0 ? 'as backed up' : { uid: folder.uid, gid: folder.gid };
 }
 
-/** The names in a folder; undefined when there is none. */
-async function namesIn(path: BytePath): Promise<readonly string[] | undefined> {
-  try {
-    return await readdir(toFilePath(path), 'latin1');
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
-    throw unwritable(path, error);
-  }
-}
-
 /** @returns whether a restore of this very backup was begun here. */
 async function expectOwn(
   path: string,
@@ -277,52 +260,6 @@ async function readMark(path: string): Promise<string | undefined> {
   }
 }
 
-/** Below the data directory is a place, too, as in a restore beside the cluster. */
-async function expectFreePlaces(root: BytePath, tablespaces: readonly TablespacePlace[]): Promise<void> {
-  const seen = new Set<BytePath>();
-  for (const { location } of tablespaces) {
-    const where = showPath(location);
-    const hint = 'Correct --tablespace-mapping.';
-    if (seen.has(location)) throw new UsageError(`two tablespaces cannot both go to "${where}"`, { hint });
-    if (`${root}/`.startsWith(`${location}/`)) {
-      throw new UsageError(`a tablespace cannot go to "${where}": the data directory "${showPath(root)}" is there`, {
-        hint,
-      });
-    }
-    seen.add(location);
-    if (((await namesIn(location)) ?? []).length === 0) continue;
-    throw new HostError(`the tablespace's place "${where}" is not empty`, {
-      hint: `Another cluster may live there. Send it elsewhere: --tablespace-mapping ${where}=/another/folder`,
-    });
-  }
-}
-
-/** Counts what is free on each file system that something goes to, once. */
-async function expectSpace(path: string, { rawBytes, tablespaces, resume }: FolderOptions): Promise<void> {
-  if (resume) return; // a part of it is there already
-  const free = new Map<number, number>();
-  for (const place of [toBytePath(path), ...tablespaces.map(({ location }) => location)]) {
-    const existing = await nearestFolder(place);
-    const bytes = await freeBytes(toFilePath(existing));
-    if (bytes === undefined) return;
-    free.set((await stat(toFilePath(existing))).dev, bytes);
-  }
-  const total = [...free.values()].reduce((sum, bytes) => sum + bytes, 0);
-  if (total >= rawBytes) return;
-  throw new HostError(
-    `there is not enough space for the backup: it has ${formatBytes(rawBytes)}, and ${formatBytes(total)} are free`,
-    {
-      detail: `in "${path}"${tablespaces.length > 0 ? ' and the places of its tablespaces' : ''}; nothing was written`,
-      hint: 'Free space, or restore into a larger file system.',
-    },
-  );
-}
-
-async function nearestFolder(path: BytePath): Promise<BytePath> {
-  const found = await stat(toFilePath(path)).catch(() => undefined);
-  return found?.isDirectory() === true || path === dirname(path) ? path : nearestFolder(dirname(path));
-}
-
 /** Never follows a link: what is there must be a folder. */
 async function makePlainFolder(target: BytePath): Promise<void> {
   try {
@@ -331,13 +268,4 @@ async function makePlainFolder(target: BytePath): Promise<void> {
     const found = await lstat(toFilePath(target)).catch(() => undefined);
     if (systemErrorCode(error) !== 'EEXIST' || found?.isDirectory() !== true) throw unwritable(target, error);
   }
-}
-
-function unwritable(target: BytePath, error: unknown): unknown {
-  const code = systemErrorCode(error);
-  if (code === undefined) return error;
-  return new HostError(`could not make "${showPath(target)}": ${systemErrorReason(error)}`, {
-    hint: 'Look at the permissions and at the disk there. root can restore anywhere, and gives all files to their owner.',
-    cause: error,
-  });
 }

@@ -15,7 +15,6 @@ import { type ForeignSetting, findForeignSettings } from '../cluster/foreign-set
 import { writeRecoverySettings } from '../cluster/recovery-settings.ts';
 import type { RestoredFolder } from '../cluster/restored-folder.ts';
 import { UsageError } from '../errors.ts';
-import { formatLsn } from '../postgres/lsn.ts';
 import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
 import { type BasebackupFetchResult, fetchBackup } from './basebackup-fetch.ts';
 import type { Context } from './context.ts';
@@ -23,14 +22,8 @@ import { statementsFor } from './restore/arming.ts';
 import { type Choice, choiceIn, withReadable } from './restore/choice.ts';
 import { followedTimeline } from './restore/followed-timeline.ts';
 import { planRestore, type RestorePlan } from './restore/plan.ts';
-import {
-  describeTarget,
-  formatTime,
-  type GivenTarget,
-  parseTarget,
-  parseTime,
-  type RecoveryTarget,
-} from './restore/target.ts';
+import { recoveryValues } from './restore/recovery-values.ts';
+import { describeTarget, type GivenTarget, parseTarget, parseTime, type RecoveryTarget } from './restore/target.ts';
 
 export interface RestoreArguments {
   readonly dir: string;
@@ -87,7 +80,16 @@ export async function restore(context: Context, args: RestoreArguments): Promise
   const followed = followedTimeline(choice, plan, args);
   for (const note of [...plan.notes, ...followed.notes]) context.log.info(note);
   const beside = !args.takeOver && !args.standby;
-  const settings = settingsFor(args, { plan, beside, target: stop, timeline: followed.timeline });
+  const settings = recoveryValues({
+    restoreCommand: args.walFetch(walFetchFlags(plan, beside, followed.timeline)),
+    target: stop,
+    // the last record, which stands for the end, is wanted
+    inclusive: args.inclusive || plan.target.kind === 'end',
+    timeline: followed.timeline,
+    action: args.action,
+    primaryConninfo: args.primaryConninfo,
+    beside,
+  });
   const signal = args.standby ? 'standby.signal' : 'recovery.signal';
   const { segmentSizeBytes } = choice.wal;
   const result = { plan, folder, signal, settings, beside, walBytes: plan.segments * segmentSizeBytes } as const;
@@ -161,67 +163,12 @@ async function stoppable(
   return lsn === undefined ? target : { kind: 'lsn', lsn };
 }
 
-interface Recovery {
-  readonly plan: RestorePlan;
-  readonly beside: boolean;
-  readonly target: RecoveryTarget;
-  readonly timeline: number | 'latest';
-}
-
-function settingsFor(
-  args: RestoreArguments,
-  { plan, beside, target, timeline }: Recovery,
-): Readonly<Record<string, string>> {
-  const flags = [
+function walFetchFlags({ endAt }: RestorePlan, beside: boolean, timeline: number | 'latest'): string[] {
+  return [
     ...(beside ? ['--beside'] : []),
     ...(timeline === 'latest' ? [] : ['--timeline', String(timeline)]),
-    ...(plan.endAt === undefined ? [] : ['--end-at', plan.endAt]),
+    ...(endAt === undefined ? [] : ['--end-at', endAt]),
   ];
-  return {
-    restore_command: args.walFetch(flags),
-    ...targetSettings(target),
-    // the last record, which stands for the end, is wanted
-    recovery_target_inclusive: args.inclusive || plan.target.kind === 'end' ? 'on' : 'off',
-    recovery_target_timeline: String(timeline),
-    recovery_target_action: args.action,
-    primary_conninfo: args.primaryConninfo ?? '',
-    primary_slot_name: '',
-    archive_cleanup_command: '',
-    recovery_end_command: '',
-    ...(beside ? { archive_mode: 'off', max_logical_replication_workers: '0', synchronous_standby_names: '' } : {}),
-  };
-}
-
-/** The one that is set stands last: PostgreSQL takes them in their order, and an empty one behind it for a second target. */
-function targetSettings(target: RecoveryTarget): Readonly<Record<string, string>> {
-  const empty = {
-    recovery_target: '',
-    recovery_target_time: '',
-    recovery_target_lsn: '',
-    recovery_target_name: '',
-    recovery_target_xid: '',
-  };
-  const [name, value] = targetSetting(target);
-  if (name === undefined) return empty;
-  const { [name]: _, ...others } = empty;
-  return { ...others, [name]: value };
-}
-
-function targetSetting(target: RecoveryTarget) {
-  switch (target.kind) {
-    case 'immediate':
-      return ['recovery_target', 'immediate'] as const;
-    case 'time':
-      return ['recovery_target_time', formatTime(target.time)] as const;
-    case 'lsn':
-      return ['recovery_target_lsn', formatLsn(target.lsn)] as const;
-    case 'name':
-      return ['recovery_target_name', target.name] as const;
-    case 'xid':
-      return ['recovery_target_xid', target.xid] as const;
-    case 'end':
-      return [undefined, ''] as const;
-  }
 }
 
 function commentFor({ backup, timeline, target }: RestorePlan, beside: boolean): string[] {

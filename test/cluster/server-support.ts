@@ -41,8 +41,10 @@ export async function startServer(choice: ServerChoice): Promise<PostgresServer>
   return server;
 }
 
-/** A standby of the server, running; the caller removes it. */
+/** A standby of the server, running; the caller removes it. The primary keeps what it may still have to stream: each backup fills a segment. */
 export async function startStandby(primary: PostgresServer): Promise<PostgresServer> {
+  await primary.query(`alter system set wal_keep_size = '256MB'`);
+  await primary.query('select pg_reload_conf()');
   const standby = await primary.backup();
   standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
   standby.signal('standby.signal');

@@ -377,7 +377,8 @@ describe('a promotion over S3', () => {
       onTestFinished(() => server.remove());
       return server;
     };
-    const primary = keep(PostgresServer.create({ major: 17, settings: repository.serverSettings }));
+    const kept = { wal_keep_size: '64MB' }; // the standby has nowhere else to read it
+    const primary = keep(PostgresServer.create({ major: 17, settings: { ...repository.serverSettings, ...kept } }));
     await primary.start();
     await primary.query('create table t (n int)');
     await primary.stop();

@@ -1,58 +1,21 @@
 /** wal-t restore and windows with a damaged history, a damaged segment, a clock that was set back: what does not depend on it works. */
 import { rmSync, writeFileSync } from 'node:fs';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { formatTime } from '../../src/commands/restore/target.ts';
 import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name.ts';
 import { giveAway } from '../support/account.ts';
 import { seal } from '../support/objects.ts';
-import { PostgresServer } from '../support/postgres.ts';
+import type { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, flipByte, rowsOf } from '../support/recovery.ts';
-import { TestRepository } from '../support/repository.ts';
+import type { TestRepository } from '../support/repository.ts';
+import { type Archived, env, keep, pushBackup, restore, rowsAt, startPrimary } from '../support/restoring.ts';
 import { run } from '../support/run.ts';
 import { waitFor } from '../support/wait.ts';
 import { changeCommits } from '../support/wal-times.ts';
 
 vi.setConfig({ testTimeout: 400_000 }); // several restores each
 
-const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
-const patience = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms', WALT_WAL_FETCH_TIMEOUT: '300ms' };
-
-interface Started {
-  readonly repository: TestRepository;
-  readonly primary: PostgresServer;
-}
-
-async function startPrimary(): Promise<Started> {
-  const repository = await new TestRepository({ settings: patience }).init();
-  const primary = keep(PostgresServer.create({ major: 17, settings: repository.serverSettings }));
-  await primary.start();
-  await primary.query('create table t (n int)');
-  return { repository, primary };
-}
-
-function keep(server: PostgresServer): PostgresServer {
-  onTestFinished(() => server.remove());
-  return server;
-}
-
-async function pushBackup({ repository, primary }: Started): Promise<string> {
-  const { code, stdout, stderr } = await repository.run('basebackup-push', [primary.dataDirectory, '--json'], { env });
-  if (code !== 0) throw new Error(stderr);
-  return JSON.parse(stdout).manifest.id;
-}
-
-async function restore({ repository, primary }: Started, words: readonly string[] = []) {
-  const copy = keep(primary.elsewhere());
-  const ended = await repository.run('wal-t', ['restore', copy.dataDirectory, ...words], { env });
-  return { copy, ended };
-}
-
-async function rowsAt(started: Started, words: readonly string[] = []): Promise<string> {
-  const { copy, ended } = await restore(started, words);
-  expect(ended).toMatchObject({ code: 0 });
-  await copy.open();
-  return rowsOf(copy);
-}
+const repositorySettings = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms', WALT_WAL_FETCH_TIMEOUT: '300ms' };
 
 /** Crashes it and opens it on the next timeline. */
 async function crashOver(server: PostgresServer): Promise<void> {
@@ -65,12 +28,13 @@ async function crashOver(server: PostgresServer): Promise<void> {
 const now = (server: PostgresServer) =>
   server.value(`select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'`);
 
-const windows = ({ repository }: Started, words: readonly string[] = []) =>
+const windows = ({ repository }: Archived, words: readonly string[] = []) =>
   repository.run('wal-t', ['windows', ...words], { env });
 
 /** Rows 1 and 2 on timeline 1, 3 on timeline 2, whose history is damaged. */
 async function damageHistory() {
-  const started = await startPrimary();
+  const started = await startPrimary({ repositorySettings });
+  await started.primary.query('create table t (n int)');
   const { repository, primary } = started;
   await pushBackup(started);
   await archiveRow(primary, 1);
@@ -134,7 +98,8 @@ describe('a damaged history', () => {
 
 describe('a damaged segment', () => {
   it('is a hole like another: what comes before it can be restored', async () => {
-    const started = await startPrimary();
+    const started = await startPrimary({ repositorySettings });
+    await started.primary.query('create table t (n int)');
     const { repository, primary } = started;
     await pushBackup(started);
     await archiveRow(primary, 1);
@@ -156,7 +121,8 @@ describe('a damaged segment', () => {
 
 describe('a clock that was set back', () => {
   it('is told of, and what is said beforehand is what PostgreSQL does: it stops at the first transaction that is too late', async () => {
-    const started = await startPrimary();
+    const started = await startPrimary({ repositorySettings });
+    await started.primary.query('create table t (n int)');
     const { repository, primary } = started;
     await pushBackup(started);
     const names: string[] = [];
@@ -183,7 +149,8 @@ describe('a clock that was set back', () => {
   });
 
   it('may be a millisecond: of two transactions that ended together the later one is written first', async () => {
-    const started = await startPrimary();
+    const started = await startPrimary({ repositorySettings });
+    await started.primary.query('create table t (n int)');
     const { repository, primary } = started;
     await pushBackup(started);
     const names: string[] = [];
@@ -203,7 +170,8 @@ describe('a clock that was set back', () => {
 
 describe('a recovery that is over', () => {
   it('H22: leaves settings that would end a standby copied from the server: what is printed takes them back', async () => {
-    const started = await startPrimary();
+    const started = await startPrimary({ repositorySettings });
+    await started.primary.query('create table t (n int)');
     const { primary } = started;
     await primary.query('alter system set max_logical_replication_workers = 3');
     await pushBackup(started);

@@ -1,15 +1,15 @@
 /** wal-t restore where a cluster has been promoted, copied or moved: the right timeline and no foreign row, and nothing of the old host is believed. */
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { giveAway } from '../support/account.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
 import { TestRepository } from '../support/repository.ts';
+import { env, keep, pushBackup, restore, rowsAt } from '../support/restoring.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
-const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
 
 interface Started {
   readonly repository: TestRepository;
@@ -28,30 +28,6 @@ async function startPrimary(major = 17, settings: Readonly<Record<string, string
   const base = keep(primary.copy());
   await primary.start();
   return { repository, primary, base };
-}
-
-function keep(server: PostgresServer): PostgresServer {
-  onTestFinished(() => server.remove());
-  return server;
-}
-
-async function pushBackup(repository: TestRepository, server: PostgresServer): Promise<string> {
-  const { code, stdout, stderr } = await repository.run('basebackup-push', [server.dataDirectory, '--json'], { env });
-  if (code !== 0) throw new Error(stderr);
-  return JSON.parse(stdout).manifest.id;
-}
-
-async function restore({ repository, primary }: Started, words: readonly string[] = []) {
-  const copy = keep(primary.elsewhere());
-  const ended = await repository.run('wal-t', ['restore', copy.dataDirectory, ...words], { env });
-  return { copy, ended };
-}
-
-async function rowsAt(started: Started, words: readonly string[] = []): Promise<string> {
-  const { copy, ended } = await restore(started, words);
-  expect(ended).toMatchObject({ code: 0 });
-  await copy.open();
-  return rowsOf(copy);
 }
 
 async function expectRefused(started: Started, words: readonly string[], message: RegExp): Promise<void> {
@@ -84,14 +60,14 @@ describe.each([15, 17, 18].filter((major) => torture || major === 17))('PostgreS
   it('restores across promotions onto timelines 2 and 3, and along each', async () => {
     const started = await startPrimary(major);
     const { repository, primary } = started;
-    const first = await pushBackup(repository, primary);
+    const first = await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
     await insertRow(primary, 2); // in the segment that the promotion cuts
     const between = await now(primary);
     await insertRow(primary, 3);
     await crashOver(primary);
     await archiveRow(primary, 4);
-    const second = await pushBackup(repository, primary);
+    const second = await pushBackup({ repository, primary });
     const onSecond = await now(primary);
     await archiveRow(primary, 5);
     await crashOver(primary);
@@ -123,7 +99,7 @@ describe('timelines', () => {
     standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
     standby.signal('standby.signal');
     await standby.start();
-    const backup = await pushBackup(repository, primary);
+    const backup = await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
     await waitFor('the standby to have row 1', async () => (await rowsOf(standby)) === '1');
     await standby.query('select pg_promote(false)');
@@ -162,7 +138,7 @@ describe('timelines', () => {
     await waitFor('the rows of timeline 2', async () => (await rowsOf(other.copy)) === '1 20');
     expect(await other.copy.value('select pg_is_in_recovery()')).toBe('true');
 
-    const after = await pushBackup(repository, primary);
+    const after = await pushBackup({ repository, primary });
     await expectRefused(
       started,
       ['--target-timeline', '2', '--backup', after],
@@ -175,7 +151,7 @@ describe('timelines', () => {
   it('is not poisoned by the history of nobody', async () => {
     const started = await startPrimary();
     const { repository, primary } = started;
-    await pushBackup(repository, primary);
+    await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
     const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
     writeFileSync(history, `1\t${await lsnOf(primary)}\tno recovery target specified\n`);
@@ -196,7 +172,7 @@ describe('timelines', () => {
   it('makes a standby that then streams', async () => {
     const started = await startPrimary();
     const { repository, primary } = started;
-    await pushBackup(repository, primary);
+    await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
     const conninfo = `host=${primary.folder} user=postgres application_name='it\\'s one'`;
     const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
@@ -233,7 +209,7 @@ describe('what comes along in a backup', () => {
     await standby.query(`alter system set recovery_target_name = 'leaked'`);
     await archiveRow(primary, 1);
     await waitFor('the standby to have row 1', async () => (await rowsOf(standby)) === '1');
-    const pushed = pushBackup(repository, standby);
+    const pushed = pushBackup({ repository, primary: standby });
     let ended = false;
     void pushed
       .catch(() => undefined)
@@ -281,7 +257,7 @@ describe('what comes along in a backup', () => {
     await primary.query(`create tablespace space location '${tablespace}'`);
     await primary.query('create table s (n int) tablespace space');
     await primary.query('insert into s values (1)');
-    await pushBackup(repository, primary);
+    await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
     const segments = () => repository.files().filter((path) => path.includes('/wal/')).length;
     const before = segments();
@@ -319,7 +295,7 @@ describe('what comes along in a backup', () => {
     primary.configure({ data_directory: primary.dataDirectory, hba_file: hba, ssl_ca_file: '/nowhere/ca.crt' });
     // it counts when it is loaded, so this server still archives
     await primary.query(`alter system set archive_command = 'another-tool %p'`);
-    await pushBackup(repository, primary);
+    await pushBackup({ repository, primary });
     const { ended } = await restore(started, ['--take-over']);
     expect(ended).toMatchObject({ code: 0 });
     expect(ended.stdout).toContain(

@@ -1,38 +1,17 @@
 /** wal-t windows tells the truth: at both edges of each window a restore works, and right outside of them it is refused. */
 import { existsSync, rmSync } from 'node:fs';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { formatTime } from '../../src/commands/restore/target.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { loadTables, WriteLoad } from '../support/backup-cluster.ts';
-import { PostgresServer } from '../support/postgres.ts';
+import type { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
-import { TestRepository } from '../support/repository.ts';
+import { type Archived, env, pushBackup, restore, startPrimary } from '../support/restoring.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
-const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
 /** Many recoveries in each. */
 const longMs = 1_200_000;
-
-interface Started {
-  readonly repository: TestRepository;
-  readonly primary: PostgresServer;
-}
-
-async function startPrimary(major: number): Promise<Started> {
-  const repository = await new TestRepository().init();
-  const settings = { ...repository.serverSettings, track_commit_timestamp: 'on' };
-  const primary = PostgresServer.create({ major, settings });
-  onTestFinished(() => primary.remove());
-  await primary.start();
-  return { repository, primary };
-}
-
-async function pushBackup({ repository, primary }: Started): Promise<string> {
-  const { code, stdout, stderr } = await repository.run('basebackup-push', [primary.dataDirectory, '--json'], { env });
-  if (code !== 0) throw new Error(stderr);
-  return JSON.parse(stdout).manifest.id;
-}
 
 interface Edge {
   readonly lsn: Lsn;
@@ -48,7 +27,7 @@ interface ToldWindow {
 }
 
 /** By timeline, as the JSON has them. */
-async function windowsOf({ repository }: Started): Promise<Map<number, ToldWindow[]>> {
+async function windowsOf({ repository }: Archived): Promise<Map<number, ToldWindow[]>> {
   const { stdout, stderr } = await repository.run('wal-t', ['windows', '--json'], { env });
   if (stdout === '') throw new Error(stderr);
   type Told = { lsn: string; time: string };
@@ -63,14 +42,8 @@ async function windowsOf({ repository }: Started): Promise<Map<number, ToldWindo
   );
 }
 
-async function restore({ repository, primary }: Started, words: readonly string[]) {
-  const copy = primary.elsewhere();
-  onTestFinished(() => copy.remove());
-  return { copy, ended: await repository.run('wal-t', ['restore', copy.dataDirectory, ...words], { env }) };
-}
-
 /** What `look` finds in the server that it makes. */
-async function restored<T>(started: Started, words: readonly string[], look: (copy: PostgresServer) => Promise<T>) {
+async function restored<T>(started: Archived, words: readonly string[], look: (copy: PostgresServer) => Promise<T>) {
   const { copy, ended } = await restore(started, words);
   expect(ended, ended.stderr).toMatchObject({ code: 0 });
   await copy.open();
@@ -79,7 +52,7 @@ async function restored<T>(started: Started, words: readonly string[], look: (co
   return found;
 }
 
-async function expectRefused(started: Started, words: readonly string[], ...told: string[]): Promise<void> {
+async function expectRefused(started: Archived, words: readonly string[], ...told: string[]): Promise<void> {
   const { copy, ended } = await restore(started, words);
   expect(ended).toMatchObject({ code: 1 });
   for (const one of told) expect(ended.stderr).toContain(one);
@@ -101,7 +74,7 @@ interface Probe {
 }
 
 /** Just inside works, just outside is refused with the range that is possible. Behind a last commit one gets to the end (H33). */
-async function expectEdges(started: Started, { timeline, window, rows, before, behind }: Probe): Promise<void> {
+async function expectEdges(started: Archived, { timeline, window, rows, before, behind }: Probe): Promise<void> {
   const { from, to, hole } = window;
   const on = ['--target-timeline', `${timeline}`];
   expect(await restored(started, [...on, ...toLsn(from.lsn), '--target-exclusive'], rowsOf)).toBe(rows[0]);
@@ -127,7 +100,7 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s: the edges of', (maj
   it(
     'both timelines of a fork: one ends where it was left, the other goes on through it',
     async () => {
-      const started = await startPrimary(major);
+      const started = await startPrimary({ major, settings: { track_commit_timestamp: 'on' } });
       const { primary } = started;
       await primary.query('create table t (n int)');
       const first = await pushBackup(started);
@@ -167,7 +140,7 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s: the edges of', (maj
   it.runIf(torture)(
     'two windows around a hole with a backup behind it',
     async () => {
-      const started = await startPrimary(major);
+      const started = await startPrimary({ major, settings: { track_commit_timestamp: 'on' } });
       const { primary, repository } = started;
       await primary.query('create table t (n int)');
       const first = await pushBackup(started);
@@ -210,7 +183,7 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s: the edges of', (maj
   it.runIf(torture)(
     'the window of a backup that was taken under load: it begins at its end',
     async () => {
-      const started = await startPrimary(major);
+      const started = await startPrimary({ major, settings: { track_commit_timestamp: 'on' } });
       const { primary } = started;
       for (const statement of loadTables) await primary.query(statement);
       const load = await WriteLoad.start(primary);

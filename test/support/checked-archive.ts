@@ -20,7 +20,7 @@ import type { StorageFindings } from '../../src/storage/probe.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { testManifest } from './backups.ts';
 import { makeContext } from './context.ts';
-import { makeFolder, removeFolder } from './folders.ts';
+import { filesBelow, makeFolder, removeFolder } from './folders.ts';
 import { makeSegment, testSystemIdentifier } from './segment.ts';
 
 const host = 'test-host';
@@ -148,11 +148,7 @@ export class CheckedArchive {
 
   /** Below the repository, without folders. */
   files(): string[] {
-    const entries = readdirSync(this.root, { recursive: true, withFileTypes: true });
-    return entries
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name).slice(this.root.length + 1))
-      .sort();
+    return filesBelow(this.root);
   }
 
   /** A data directory that remembers a repository. @returns its path. */

@@ -1,5 +1,5 @@
 /** Temporary folders of a test, given to the servers' account and removed at its end. */
-import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
@@ -22,4 +22,12 @@ export function temporaryFolder(name?: string): string {
   const folder = makeFolder(name);
   onTestFinished(() => removeFolder(folder));
   return folder;
+}
+
+/** The relative paths of all files below a folder, in order. */
+export function filesBelow(root: string): string[] {
+  return readdirSync(root, { recursive: true, withFileTypes: true })
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name).slice(root.length + 1))
+    .sort();
 }

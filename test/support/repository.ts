@@ -1,7 +1,7 @@
 /** A repository in a folder, its settings file, and the commands that PostgreSQL is configured with to use them. */
-import { readdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { temporaryFolder } from './folders.ts';
+import { filesBelow, temporaryFolder } from './folders.ts';
 import { type Ended, launcher, type RunOptions, walT } from './run.ts';
 import type { S3Endpoint } from './s3-server.ts';
 
@@ -65,11 +65,7 @@ export class TestRepository {
 
   /** The relative paths of all files, temporary ones included, in order. */
   files(): string[] {
-    const entries = readdirSync(this.root, { recursive: true, withFileTypes: true });
-    return entries
-      .filter((entry) => !entry.isDirectory())
-      .map((entry) => join(entry.parentPath, entry.name).slice(this.root.length + 1))
-      .sort();
+    return filesBelow(this.root);
   }
 
   /** The path of the object of an archived file, of whichever cluster has it. */

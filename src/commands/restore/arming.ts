@@ -1,10 +1,11 @@
 /** What is to be said to a restored server when it is open: what `restore` has set for its recovery would else count for ever. */
 import { readConfigurationFiles } from '../../cluster/configuration-files.ts';
+import { besideValues, recoveryNames } from './recovery-values.ts';
 
-const turnedOff = ['archive_mode', 'max_logical_replication_workers', 'synchronous_standby_names'];
+const turnedOff = Object.keys(besideValues);
 
 /** Of a copy that stands beside the production server: turns on again what was turned off. To be followed by a restart, and a full base backup. */
-export const armingStatements: readonly string[] = [...turnedOff, 'restore_command'].map(reset);
+export const armingStatements: readonly string[] = [...turnedOff, ...recoveryNames].map(reset);
 
 /**
  * Of the server that was restored into this folder. `arming` as above, but what had been set in postgresql.auto.conf before is set again.

@@ -1,0 +1,55 @@
+/** A cluster that archives, its backups, and what is restored from them: as the tests of `wal-t restore` do it. All of it goes with the test. */
+import { expect, onTestFinished } from 'vitest';
+import { PostgresServer } from './postgres.ts';
+import { rowsOf } from './recovery.ts';
+import { TestRepository } from './repository.ts';
+
+export const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
+
+export interface Archived {
+  readonly repository: TestRepository;
+  readonly primary: PostgresServer;
+}
+
+/** A primary that runs and archives. */
+export async function startPrimary({
+  major = 17,
+  settings = {},
+  repositorySettings = {},
+}: {
+  readonly major?: number;
+  readonly settings?: Readonly<Record<string, string>>;
+  readonly repositorySettings?: Readonly<Record<string, string>>;
+} = {}): Promise<Archived> {
+  const repository = await new TestRepository({ settings: repositorySettings }).init();
+  const primary = keep(PostgresServer.create({ major, settings: { ...repository.serverSettings, ...settings } }));
+  await primary.start();
+  return { repository, primary };
+}
+
+export function keep(server: PostgresServer): PostgresServer {
+  onTestFinished(() => server.remove());
+  return server;
+}
+
+/** @returns the backup's name. */
+export async function pushBackup({ repository, primary }: Archived): Promise<string> {
+  const { code, stdout, stderr } = await repository.run('basebackup-push', [primary.dataDirectory, '--json'], { env });
+  if (code !== 0) throw new Error(stderr);
+  return JSON.parse(stdout).manifest.id;
+}
+
+/** A copy, not started, and how `wal-t restore` ended. */
+export async function restore({ repository, primary }: Archived, words: readonly string[] = []) {
+  const copy = keep(primary.elsewhere());
+  const ended = await repository.run('wal-t', ['restore', copy.dataDirectory, ...words], { env });
+  return { copy, ended };
+}
+
+/** The rows of a copy that was restored and has opened. */
+export async function rowsAt(archived: Archived, words: readonly string[] = []): Promise<string> {
+  const { copy, ended } = await restore(archived, words);
+  expect(ended, ended.stderr).toMatchObject({ code: 0 });
+  await copy.open();
+  return rowsOf(copy);
+}
