@@ -51,6 +51,7 @@ launch() {
 
   case $status in
     18[0-7]) status=$((status - 178)) ;; # a system call hangs, and only a signal could end it: 52 for 2 … 59 for 9
+    188) status=90 ;;                    # the same, where what was asked for is done
   esac
   case $status in
     90) if is_done; then finish 0; fi ;;

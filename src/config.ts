@@ -17,6 +17,9 @@ export interface Settings {
   readonly connections: number;
   /** Threads; undefined: as the command thinks best. */
   readonly workers: number | undefined;
+  /** Files that one call may archive, or fetch, ahead of PostgreSQL. */
+  readonly walPushAhead: number;
+  readonly walFetchAhead: number;
   readonly logFormat: LogFormat;
   readonly logLevel: LogLevel;
   readonly times: Readonly<Record<keyof typeof defaultTimes, number>>;
@@ -155,6 +158,8 @@ export function readSettings(entries: Entries): Settings {
     },
     connections: get('WALT_CONNECTIONS'),
     workers: get('WALT_WORKERS'),
+    walPushAhead: get('WALT_WAL_PUSH_AHEAD'),
+    walFetchAhead: get('WALT_WAL_FETCH_AHEAD'),
     logLevel: get('WALT_LOG_LEVEL'),
     logFormat: get('WALT_LOG_FORMAT'),
     times: {
@@ -166,6 +171,7 @@ export function readSettings(entries: Entries): Settings {
       walFetchStandbyMs: get('WALT_WAL_FETCH_STANDBY_TIMEOUT'),
       walFetchPromoteMs: get('WALT_WAL_FETCH_PROMOTE_TIMEOUT'),
       backupWalMs: get('WALT_BACKUP_WAL_TIMEOUT'),
+      aheadMs: get('WALT_AHEAD_TIMEOUT'),
     },
     sidecar: {
       backupSchedule: get('WALT_SIDECAR_BACKUP_SCHEDULE'),

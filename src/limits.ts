@@ -31,6 +31,10 @@ export const limits = {
   segmentBytes: 1024 * mebibyte,
   /** A compressed segment up to this size is held in memory; a larger one is compressed a second time while it is sent. */
   heldBytes: 64 * mebibyte,
+  /** Files that are archived or fetched ahead of PostgreSQL: how many at a time, how many bytes of them, and how many bytes in one call. */
+  aheadInFlight: 4,
+  aheadInFlightBytes: 64 * mebibyte,
+  aheadBytes: 512 * mebibyte,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
   /** A part of a backup closes after so much raw content, or so many files: a worker's task. */
@@ -69,6 +73,7 @@ export const defaultTimes = {
   walFetchStandbyMs: 15 * second,
   walFetchPromoteMs: 30 * second,
   backupWalMs: 10 * minute,
+  aheadMs: 10 * second,
 } as const;
 
 /** How often a backup gives a sign of life, and after what silence it is taken for dead. */

@@ -67,12 +67,25 @@ export const settingsTable: readonly Setting[] = [
   row('WALT_WORKERS', 'threads that a backup or a restore uses; by default as many as the processors allow', {
     check: wholeNumber(1, 64),
   }),
+  row('WALT_WAL_PUSH_AHEAD', 'how many waiting files one `wal-push` may archive besides; `0`: none', {
+    default: '32',
+    check: wholeNumber(0, 1000),
+  }),
+  row('WALT_WAL_FETCH_AHEAD', 'how many segments one `wal-fetch` may fetch besides, in recovery; `0`: none', {
+    default: '32',
+    check: wholeNumber(0, 1000),
+  }),
   row('WALT_LOG_LEVEL', '`error`, `warning`, `info` or `debug`', { default: 'info', check: oneOf(...logLevels) }),
   row('WALT_LOG_FORMAT', '`text` or `json`', { default: 'text', check: oneOf('text', 'json') }),
   timeRow('WALT_CONNECT_TIMEOUT', 'the longest wait for a connection', 'connectMs'),
   timeRow('WALT_IDLE_TIMEOUT', 'the longest silence of the storage', 'idleMs'),
   timeRow('WALT_REQUEST_TIMEOUT', 'the longest single request', 'requestMs'),
   timeRow('WALT_WAL_PUSH_TIMEOUT', 'the longest `wal-push`', 'walPushMs'),
+  timeRow(
+    'WALT_AHEAD_TIMEOUT',
+    'how long `wal-push` and `wal-fetch` go on with other files when the one that PostgreSQL waits for is done; what is on its way then gets as long again',
+    'aheadMs',
+  ),
   timeRow('WALT_WAL_FETCH_TIMEOUT', 'how long `wal-fetch` keeps trying in archive recovery', 'walFetchRecoveryMs'),
   timeRow('WALT_WAL_FETCH_STANDBY_TIMEOUT', 'the same under `standby.signal` and by hand', 'walFetchStandbyMs'),
   timeRow('WALT_WAL_FETCH_PROMOTE_TIMEOUT', 'the same while a standby is being promoted', 'walFetchPromoteMs'),

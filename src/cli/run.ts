@@ -18,12 +18,14 @@ import {
 import { isAlive } from '../left-overs.ts';
 import { cleanUpMs } from '../limits.ts';
 import { type Log, openLog } from '../log.ts';
+import { placeOf } from '../place.ts';
 import { defaultConfigFile } from '../settings.ts';
 import { prepareAwsEnvironment } from './aws-environment.ts';
 
 /** What the launchers turn into 0, 1 and 0; every other code means what the table of exit codes says. */
 const privateCodes = {
   done: 90,
+  hanging: 90,
   absent: 91,
   shown: 92,
   checkFailed: exitCodes.check,
@@ -33,7 +35,7 @@ const privateCodes = {
   pluginUnknown: 3,
 } as const;
 
-/** How a command ended that came to its end: done, or what was asked for is proved absent, or only help was shown, or it found something wrong. */
+/** How a command ended that came to its end: done, or done while something besides does not end, or what was asked for is proved absent, or only help was shown, or it found something wrong. */
 export type Outcome = keyof typeof privateCodes;
 
 export interface Job {
@@ -65,7 +67,7 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
     const job = await prepare();
     log = plainLog(job.program);
     hasThreads = job.hasThreads ?? hasThreads;
-    const { entries, settings } = settingsOf(job);
+    const { entries, settings, place } = settingsOf(job);
     prepareAwsEnvironment(entries);
     log = openLog({ program: job.program, level: settings.logLevel, format: settings.logFormat, write });
     const context: Context = {
@@ -74,13 +76,14 @@ export async function run(program: string, prepare: () => Promise<Job> | Job): P
       signal: interruption.signal,
       workingDirectory: process.cwd(),
       host: hostname(),
+      place,
       libpq: libpqEnvironment(),
       crew: () => {
         throw new Error(`${job.program} has no worker threads`);
       },
     };
     const outcome = await job.work(context, entries);
-    if (!interruption.signal.aborted) exit(privateCodes[outcome]);
+    if (!interruption.signal.aborted) exit(privateCodes[outcome], outcome === 'hanging');
   } catch (error) {
     if (!interruption.signal.aborted) exit(report(log, error));
     log.error(`interrupted by ${interruption.signal.reason.message}`);
@@ -126,13 +129,17 @@ function report(log: Log, error: unknown): number {
 }
 
 /** An orphan whose next parent is a PostgreSQL as PID 1 must not look like a crashed server process: it ends with 0 (H5). */
-function exit(code: number): never {
+function exit(code: number, isHanging = false): never {
   if (isOrphan()) process.exit(0);
+  if (isHanging) dieHanging(hangingCode);
   const failed = code <= exitCodes.host || code === exitCodes.bug;
   if (failed && (hasThreads() || process.getActiveResourcesInfo().some((name) => name.startsWith('FSReq'))))
     dieHanging(code);
   process.exit(code);
 }
+
+/** Done, though something besides does not end: the next number behind those of the table that a signal can tell. */
+const hangingCode = 10;
 
 /**
  * `process.exit` waits for each system call that still runs: on a file system that hangs, for ever. Death by a signal does not wait,
@@ -147,23 +154,30 @@ function isOrphan(): boolean {
   return launcher !== undefined && !isAlive(Number(launcher));
 }
 
-function settingsOf(job: Job): { readonly entries: Entries; readonly settings: Settings } {
+interface FoundSettings {
+  readonly entries: Entries;
+  readonly settings: Settings;
+  readonly place: string;
+}
+
+function settingsOf(job: Job): FoundSettings {
   try {
-    const entries = loadEntries(job.overrides ?? {});
-    return { entries, settings: readSettings(entries) };
+    const { entries, place } = loadEntries(job.overrides ?? {});
+    return { entries, settings: readSettings(entries), place };
   } catch (error) {
     if (!(error instanceof ConfigurationError) || job.whenSettingsAreWrong === undefined) throw error;
     return exit(privateCodes[job.whenSettingsAreWrong(error)]);
   }
 }
 
-function loadEntries(flags: Readonly<Record<string, string | undefined>>): Entries {
+function loadEntries(flags: Readonly<Record<string, string | undefined>>) {
   const environment: NodeJS.ProcessEnv = { ...process.env, ...flags, [launcherVariable]: undefined };
-  const entries = mergeEntries(environment, readConfigFile(environment.WALT_CONFIG || undefined));
+  const file = readConfigFile(environment.WALT_CONFIG || undefined);
+  const entries = mergeEntries(environment, file);
   const given = Object.entries(flags).flatMap(([name, value]) =>
     value === undefined ? [] : [[name, { value, source: 'command line' }]],
   );
-  return { ...entries, ...Object.fromEntries(given) };
+  return { entries: { ...entries, ...Object.fromEntries(given) }, place: placeOf(process.env, file) };
 }
 
 function libpqEnvironment(): Readonly<Record<string, string>> {

@@ -28,6 +28,20 @@ export async function findReadyFiles(dataDirectory: string): Promise<ReadyFiles>
   return summarize(found);
 }
 
+/**
+ * The files that wait to be archived, in the order in which PostgreSQL's archiver takes them: histories first, then by name.
+ * @throws HostError when they cannot be read.
+ */
+export async function findWaitingFiles(walFolder: string): Promise<WalFileName[]> {
+  const marks = (await list(join(walFolder, 'archive_status'))).filter((mark) => mark.endsWith('.ready')).sort();
+  const files = marks.map((mark) => parseWalFileName(mark.slice(0, -'.ready'.length)));
+  return historiesFirst(files.filter((file) => file !== undefined));
+}
+
+function historiesFirst(files: readonly WalFileName[]): WalFileName[] {
+  return [...files.filter(({ kind }) => kind === 'history'), ...files.filter(({ kind }) => kind !== 'history')];
+}
+
 export function summarize(files: readonly { readonly name: string; readonly since: Date }[]): ReadyFiles {
   const oldest = files.reduce<ReadyFiles['oldest']>(
     (first, file) => (first === undefined || file.since < first.since ? file : first),
@@ -53,8 +67,7 @@ export async function findDoneFiles(dataDirectory: string): Promise<WalFileName[
     .filter((name) => there.has(name))
     .sort()
     .map(parseWalFileName);
-  const known = files.filter((file) => file !== undefined);
-  return [...known.filter(({ kind }) => kind === 'history'), ...known.filter(({ kind }) => kind !== 'history')];
+  return historiesFirst(files.filter((file) => file !== undefined));
 }
 
 function list(folder: string): Promise<string[]> {

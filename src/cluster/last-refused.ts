@@ -5,7 +5,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
-import { readPostmasterPid } from './postmaster-pid.ts';
+import { readServerStart } from './postmaster-pid.ts';
 
 /** The segment's name, the exit code, and of `postmaster.pid` the process id and the start time: one line. */
 const pattern = /^([0-9A-F]{24}) (\d{1,3}) (-?\d+) (\d+)\n$/;
@@ -37,7 +37,7 @@ export async function readLastRefused(dataDirectory: string): Promise<LastRefuse
     });
   });
   const [, segment, exitCode, ...server] = pattern.exec(text) ?? [];
-  if (segment === undefined || server.join(' ') !== (await serverStart(dataDirectory))) return undefined;
+  if (segment === undefined || server.join(' ') !== (await readServerStart(dataDirectory))) return undefined;
   return { segment, provedAbsent: Number(exitCode) === absent, exitCode: Number(exitCode) };
 }
 
@@ -46,7 +46,7 @@ export async function readLastRefused(dataDirectory: string): Promise<LastRefuse
  * @throws HostError when it cannot: then "absent" must not be said either.
  */
 export async function rememberAbsent(dataDirectory: string, segment: string): Promise<void> {
-  const server = await serverStart(dataDirectory);
+  const server = await readServerStart(dataDirectory);
   if (server === undefined) return; // no server runs on it, which could ask next
   const path = lastRefusedPath(dataDirectory);
   const line = `${segment} ${absent} ${server}\n`;
@@ -62,12 +62,6 @@ export async function rememberAbsent(dataDirectory: string, segment: string): Pr
       cause: error,
     });
   }
-}
-
-/** What tells one start of a server on this data directory from the next. */
-async function serverStart(dataDirectory: string): Promise<string | undefined> {
-  const server = await readPostmasterPid(dataDirectory);
-  return server === undefined ? undefined : `${server.pid} ${server.startedAt.getTime() / 1000}`;
 }
 
 function lastRefusedPath(dataDirectory: string): string {

@@ -29,6 +29,12 @@ export async function readPostmasterPid(dataDirectory: string): Promise<Postmast
   }
 }
 
+/** What tells one start of a server on this data directory from the next: its first and its third line. Undefined when none runs. */
+export async function readServerStart(dataDirectory: string): Promise<string | undefined> {
+  const server = await readPostmasterPid(dataDirectory);
+  return server === undefined ? undefined : `${server.pid} ${server.startedAt.getTime() / 1000}`;
+}
+
 /** Lines: process id, data directory, start time in epoch seconds, port, socket directory, listen address, shared memory, status. */
 export function parsePostmasterPid(text: string, dataDirectory: string): PostmasterPid | undefined {
   const [pid = '', , startTime = '', port = '', socketDirectory = '', listenAddress = ''] = text.split('\n');

@@ -14,6 +14,8 @@ export interface Context {
   readonly workingDirectory: string;
   /** This host's name, for people who read the archive. */
   readonly host: string;
+  /** Which archive is meant, as the settings were given: see place.ts. Undefined: nothing is done ahead of PostgreSQL. */
+  readonly place?: string;
   /** libpq's environment: every `PG…` variable, and HOME, where it looks for its files. */
   readonly libpq: Readonly<Record<string, string>>;
   /** Tells a person who waits how far the work is; undefined where nobody wants to know. */

@@ -9,41 +9,18 @@
  * @see https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-ARCHIVING-WAL
  */
 
-import { readdir } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
-import type { Archive } from '../archive/archive.ts';
-import {
-  type ClusterDocument,
-  checkSameRepository,
-  enterCluster,
-  isConditional,
-  noRepository,
-  type RepositoryDocument,
-  readCluster,
-  readRepository,
-} from '../archive/repository.ts';
-import { besideName, storeWalFile, walIdentity } from '../archive/wal-archive.ts';
+import { basename, resolve } from 'node:path';
 import { findDataDirectory, readControlFile } from '../cluster/data-directory.ts';
-import { readKnownRepository, rememberRepository, walFolderOf } from '../cluster/known-repository.ts';
+import { walFolderOf } from '../cluster/known-repository.ts';
 import { inspectWalFile, type WalFile } from '../cluster/wal-file.ts';
-import { manifestKeys } from '../codec/keys.ts';
-import { type SealedObject, sealObject } from '../codec/object.ts';
-import {
-  ConfigurationError,
-  ConflictError,
-  CorruptError,
-  ObjectNotFound,
-  StorageError,
-  UsageError,
-  WalTError,
-} from '../errors.ts';
+import { ConfigurationError, CorruptError, StorageError, UsageError } from '../errors.ts';
 import { parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
 import type { Patience } from '../storage/open.ts';
-import type { StorageFindings } from '../storage/probe.ts';
-import type { Storage } from '../storage/storage.ts';
 import { type Context, storageOf, withDeadline } from './context.ts';
-import { initialise } from './init.ts';
 import { keysToSeal } from './keys.ts';
+import { type LookAhead, lookAhead } from './wal-push/ahead.ts';
+import { findCluster, remember } from './wal-push/cluster.ts';
+import { type Push, seal, store } from './wal-push/push.ts';
 
 export interface WalPushArguments {
   /** `%p`: the file, relative to the data directory or absolute. */
@@ -52,10 +29,13 @@ export interface WalPushArguments {
   readonly name?: string | undefined;
   /** PostgreSQL does not wait for this push, and may overwrite the file meanwhile. */
   readonly mayBeRecycled?: boolean;
+  /** PostgreSQL asks, and asks for each waiting file in turn: those behind this one are archived in the same call (see wal-push/ahead.ts). */
+  readonly mayLookAhead?: boolean;
 }
 
-/** Returns when the file is durable in the archive. */
-export async function walPush(context: Context, { path, name, mayBeRecycled }: WalPushArguments): Promise<void> {
+/** Returns when the file is durable in the archive: `hanging` when something that was done ahead does not end. */
+export async function walPush(context: Context, words: WalPushArguments): Promise<'done' | 'hanging'> {
+  const { path, name, mayBeRecycled = false, mayLookAhead = false } = words;
   const file = archivedName(path, name);
   const limitMs = context.settings.times.walPushMs;
   let failure: Error | undefined;
@@ -74,24 +54,25 @@ export async function walPush(context: Context, { path, name, mayBeRecycled }: W
   const source = await inspectWalFile(push.path, file);
   const systemIdentifier = await identify(push, path, source);
   const archive = { storage: push.storage, systemIdentifier, keys: await keysToSeal(context) };
-  const [cluster, sealed] = await Promise.all([
-    findCluster(push, archive, file),
-    seal(push, archive, { file, source }),
-  ]);
-  if (mayBeRecycled === true) await inspectWalFile(push.path, file); // was it this segment to the end?
-  await store(push, archive, { file, source, sealed, findings: cluster.storage });
-  await remember(push, cluster);
+  const finding = findCluster(push, archive, file);
+  const ahead = mayLookAhead && isAskedFor(push, path) ? lookAhead(push, { archive, file, finding }) : nothingAhead;
+  try {
+    const [cluster, sealed] = await Promise.all([finding, seal(push, archive, { file, source })]);
+    if (mayBeRecycled) await inspectWalFile(push.path, file); // was it this segment to the end?
+    await store(push, archive, { file, source, sealed, findings: cluster.storage });
+    await remember(push, cluster);
+  } catch (error) {
+    ahead.leave();
+    throw error;
+  }
+  return ahead.finish();
 }
 
-interface Push extends Context {
-  readonly storage: Storage;
-  /** `%p`, absolute. */
-  readonly path: string;
-}
+const nothingAhead: LookAhead = { finish: async () => 'done', leave: () => undefined };
 
-interface Source {
-  readonly file: WalFileName;
-  readonly source: WalFile;
+/** As the archiver gives it, and as bin/wal-push knows it again: relative to the data directory, in which it runs. */
+function isAskedFor({ path, workingDirectory }: Push, givenPath: string): boolean {
+  return givenPath === `pg_wal/${basename(path)}` && walFolderOf(path) === resolve(workingDirectory, 'pg_wal');
 }
 
 function archivedName(path: string, name: string | undefined): WalFileName {
@@ -136,97 +117,6 @@ async function identify(push: Push, givenPath: string, source: WalFile): Promise
     });
   }
   return own;
-}
-
-/** The cluster's entry in the repository: made by its first push, and never where this cluster was archived elsewhere before (H16). */
-async function findCluster(push: Push, archive: Archive, file: WalFileName): Promise<ClusterDocument> {
-  const { storage, systemIdentifier } = archive;
-  const walFolder = walFolderOf(push.path);
-  const known = walFolder === undefined ? undefined : await readKnownRepository(walFolder);
-  const entered = await readCluster(storage, systemIdentifier, push).catch(absent);
-  if (entered !== undefined) {
-    checkSameRepository(known ?? entered.repository, entered.repository, storage);
-    return entered;
-  }
-  const repository = await findRepository(push, known);
-  checkSameRepository(known ?? repository.repository, repository.repository, storage);
-  await storeHistories(push, archive, { file, findings: repository.storage });
-  return enterCluster(storage, { repository, systemIdentifier, host: push.host }, push);
-}
-
-async function findRepository(push: Push, known: string | undefined): Promise<RepositoryDocument> {
-  const repository = await readRepository(push.storage, push).catch(absent);
-  if (repository !== undefined) return repository;
-  const automatic = push.settings.init === 'auto' && known === undefined;
-  if (!automatic) throw noRepository(push.storage, known);
-  return (await initialise(push, push.storage)).repository;
-}
-
-/** A new archive for a server that was promoted before would never receive the histories of its timelines: they were archived long ago, elsewhere (H14). */
-async function storeHistories(
-  push: Push,
-  archive: Archive,
-  { file, findings }: { readonly file: WalFileName; readonly findings: StorageFindings },
-): Promise<void> {
-  const walFolder = walFolderOf(push.path);
-  if (walFolder === undefined || file.timeline === 1) return;
-  for (const name of (await readdir(walFolder)).sort()) {
-    const history = parseWalFileName(name);
-    if (history?.kind !== 'history' || history.timeline > file.timeline) continue;
-    const source = await inspectWalFile(join(walFolder, name), history);
-    const sealed = await seal(push, archive, { file: history, source });
-    await store(push, archive, { file: history, source, sealed, findings });
-  }
-}
-
-async function seal(push: Push, archive: Archive, { file, source }: Source): Promise<SealedObject> {
-  const sealed = await sealObject(source.read, {
-    ...walIdentity(archive, file),
-    // who may list and delete must know where timelines begin
-    keys: file.kind === 'history' ? manifestKeys(archive.keys) : archive.keys,
-    level: push.settings.compressionLevel,
-    pushedAt: new Date(),
-    host: push.host,
-  });
-  push.signal.throwIfAborted();
-  return sealed;
-}
-
-interface Sealed extends Source {
-  readonly sealed: SealedObject;
-  readonly findings: StorageFindings;
-}
-
-async function store(push: Push, archive: Archive, { file, source, sealed, findings }: Sealed): Promise<void> {
-  const options = { signal: push.signal, conditionalPut: isConditional(findings) };
-  try {
-    await storeWalFile(archive, file, sealed, options);
-  } catch (error) {
-    if (!(error instanceof ConflictError) || file.kind !== 'partial') throw error;
-    // two standbys promoted out of one segment leave two different ones, and both are right (H12)
-    const beside = besideName(file, sealed.header.sha256);
-    await storeWalFile(archive, beside, await seal(push, archive, { file: beside, source }), options);
-    push.log.info(`another "${file.name}" is archived already; this one is kept beside it as "${beside.name}"`);
-  }
-}
-
-async function remember({ path, log }: Push, { repository }: ClusterDocument): Promise<void> {
-  const walFolder = walFolderOf(path);
-  if (walFolder === undefined) return;
-  try {
-    if ((await readKnownRepository(walFolder)) === undefined) await rememberRepository(walFolder, repository);
-  } catch (error) {
-    if (!(error instanceof WalTError)) throw error;
-    log.warning(error.message, {
-      detail: 'the file is archived; only the guard against a changed repository is missing',
-    });
-  }
-}
-
-/** Absence as an answer. */
-function absent(error: unknown): undefined {
-  if (error instanceof ObjectNotFound) return undefined;
-  throw error;
 }
 
 function tooLate({ name }: WalFileName, limitMs: number, failure: Error | undefined): StorageError {

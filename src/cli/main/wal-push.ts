@@ -19,8 +19,7 @@ if (words.some((word) => word.startsWith('-'))) {
     return {
       program,
       work: async (context) => {
-        await walPush(context, { path, name });
-        return 'done';
+        return walPush(context, { path, name, mayLookAhead: true });
       },
     };
   });
