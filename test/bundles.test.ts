@@ -31,7 +31,7 @@ const besideOnDemand = {
 const ofBaseBackups = /^(?:pg(?:-.*|pass)?|postgres-.*|cli-progress|yargs(?:-parser)?|@node-rs\/crc32)$/;
 
 const shared = {
-  '': 'bytes config durable-file errors left-overs limits log settings',
+  '': 'bytes config durable-file errors left-overs limits log place settings',
   codec: 'age age-keys age-stream header keys object zstd',
 } as const;
 
@@ -43,8 +43,10 @@ const allowed: Readonly<Record<string, Contents>> = {
       archive: 'archive keys repository wal-archive',
       cli: 'aws-environment parsed run',
       'cli/main': 'wal-push',
-      cluster: 'data-directory known-repository wal-file',
+      // what waits besides is looked for at each call
+      cluster: 'ahead archive-status data-directory known-repository postmaster-pid push-markers wal-file',
       commands: 'context init keys wal-push',
+      'commands/wal-push': 'ahead cluster push',
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
       storage: 'deadline file file-naming file-patience open probe storage',
     },

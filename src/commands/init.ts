@@ -10,6 +10,7 @@ import {
 } from '../archive/repository.ts';
 import { readControlFile } from '../cluster/data-directory.ts';
 import { readKnownRepository, rememberRepository } from '../cluster/known-repository.ts';
+import { removeMarkers } from '../cluster/push-markers.ts';
 import { ConfigurationError, CorruptError, ObjectNotFound } from '../errors.ts';
 import { createStorage } from '../storage/open.ts';
 import { probeStorage } from '../storage/probe.ts';
@@ -74,6 +75,7 @@ async function adoptCluster(
   await expectOwnEntry(context, storage, { dataDirectory, repository });
   const walFolder = join(dataDirectory, 'pg_wal');
   const known = await readKnownRepository(walFolder);
+  await removeMarkers(walFolder); // what was archived elsewhere is not here
   if (known !== repository) await rememberRepository(walFolder, repository);
   return known;
 }

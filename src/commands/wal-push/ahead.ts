@@ -41,11 +41,10 @@ export function lookAhead(push: Push, asked: Asked): LookAhead {
     const late = new Promise<'hanging'>((resolve) => {
       timers.push(setTimeout(resolve, 2 * aheadMs + cleanUpMs, 'hanging'));
     });
-    try {
-      return await Promise.race([work.then(() => 'done' as const), late]);
-    } finally {
-      timers.map(clearTimeout);
-    }
+    const end = await Promise.race([work.then(() => 'done' as const), late]);
+    timers.map(clearTimeout);
+    run.report();
+    return end;
   };
   return { finish, leave: run.leave };
 }
@@ -54,6 +53,7 @@ class Run {
   readonly #push: Push;
   readonly #asked: Asked;
   readonly #controller = new AbortController();
+  readonly #failures: string[] = [];
   #isStopped = false;
   /** How many more files may be on their way; one place is the asked one's until it is done. */
   #free = 0;
@@ -84,7 +84,12 @@ class Run {
   fail(what: string, error: unknown): void {
     if (this.#push.signal.aborted) return;
     const message = error instanceof Error ? error.message : String(error);
-    this.#push.log.info(`${what} could not be archived ahead: ${message}`);
+    this.#failures.push(`${what} could not be archived ahead: ${message}`);
+  }
+
+  /** Told when what was asked for is done: else that one's own failure is what counts. */
+  report(): void {
+    for (const failure of this.#failures) this.#push.log.info(failure);
   }
 
   async work(): Promise<void> {
