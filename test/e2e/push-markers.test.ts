@@ -16,10 +16,13 @@ import {
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { giveAway } from '../support/account.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
+import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { removeFolder } from '../support/folders.ts';
 import { suffixOf } from '../support/left-overs.ts';
-import { TestRepository } from '../support/repository.ts';
+import { s3Settings, TestRepository } from '../support/repository.ts';
 import { type Ended, run } from '../support/run.ts';
+import { S3Server } from '../support/s3-server.ts';
 import { makeDataDirectory, makeSegment } from '../support/segment.ts';
 
 const names = [1, 2, 3, 4, 5].map((n) => `00000001000000000000000${n}`);
@@ -37,8 +40,11 @@ class Cluster {
   }
 
   /** Its segments were finished long ago, unless told otherwise. */
-  static async create(waiting: readonly string[] = names, finished = longAgo): Promise<Cluster> {
-    const cluster = new Cluster(await new TestRepository().init());
+  static async create(
+    waiting: readonly string[] = names,
+    { finished = longAgo, settings = {} }: { finished?: Date; settings?: Readonly<Record<string, string>> } = {},
+  ): Promise<Cluster> {
+    const cluster = new Cluster(await new TestRepository({ settings }).init());
     const write = makeDataDirectory(cluster.data);
     cluster.startServer(1000);
     for (const name of waiting) {
@@ -306,7 +312,7 @@ describe('H10: no marker vouches for', () => {
   });
 
   it('a file that was finished a moment ago: it may still be written to', async () => {
-    const cluster = await Cluster.create(names, new Date(Date.now() + 3_600_000));
+    const cluster = await Cluster.create(names, { finished: new Date(Date.now() + 3_600_000) });
     expect(await cluster.push(first)).toMatchObject({ code: 0 });
     expect(cluster.stored).toEqual([first]);
     expect(await cluster.isAnswered(second)).toBe(false);
@@ -343,5 +349,38 @@ describe('H18: the launcher', () => {
     writeFileSync(cluster.path(third), makeSegment(third, { seed: 'x' }));
     const changed = await run('sh', ['-c', line.replaceAll(second, third)], { cwd: cluster.data, env });
     expect(changed.code).not.toBe(0);
+  });
+});
+
+describe('what is on its way beside the file that PostgreSQL waits for', () => {
+  it('is left when it hangs in a bucket: the answer comes', async () => {
+    const server = await S3Server.start();
+    onTestFinished(() => server.stop());
+    const proxy = await FaultProxy.start(server.s3);
+    onTestFinished(() => proxy.stop());
+    const settings = { ...s3Settings(proxy.s3, 'ahead'), WALT_AHEAD_TIMEOUT: '300ms', WALT_IDLE_TIMEOUT: '10min' };
+    const cluster = await Cluster.create(names, { settings });
+    const held = [second, third].map((name) => proxy.pause({ method: 'PUT', key: new RegExp(`${name}$`) }));
+    expect(await cluster.push(first)).toMatchObject({ code: 0 });
+    for (const one of held) one.release();
+    expect(await cluster.isAnswered(second)).toBe(false);
+    expect(await cluster.push(second)).toMatchObject({ code: 0 });
+  });
+
+  it.runIf(hasFaultyFs)('is left when a system call of it never ends', async () => {
+    const cluster = await Cluster.create();
+    const fs = await FaultyFs.start(cluster.repository.root);
+    onTestFinished(() => fs.unmount());
+    cluster.repository.configure({
+      WALT_REPO: `file://${fs.path}`,
+      WALT_AHEAD_TIMEOUT: '300ms',
+      WALT_IDLE_TIMEOUT: '10min',
+    });
+    expect(await cluster.push(first, { WALT_WAL_PUSH_AHEAD: '0' })).toMatchObject({ code: 0 });
+    await fs.set({ hang: ['create', 'write'] }); // what is stored already is not written again
+    const { code, stderr } = await cluster.push(first);
+    await fs.set({});
+    expect(stderr).toBe('');
+    expect(code).toBe(0);
   });
 });
