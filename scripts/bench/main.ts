@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { prepareInstallation } from '../../test/support/installation.ts';
+import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
 import { benchPush } from './push.ts';
 
@@ -23,6 +24,8 @@ const scenarios = {
       bytes: parseSize(values.size),
       files: Number(values.files),
     }),
+  archive: ({ runs, s3 }: Given) =>
+    benchArchive({ runs, s3: s3 ?? (values.s3 ? 'test server' : undefined), ...waiting() }),
 };
 
 const { positionals, values } = parseArgs({
@@ -33,6 +36,9 @@ const { positionals, values } = parseArgs({
     size: { type: 'string', default: '1GB' },
     files: { type: 'string', default: '0' },
     s3: { type: 'boolean', default: false },
+    segments: { type: 'string', default: '128' },
+    latency: { type: 'string' },
+    only: { type: 'string', default: '' },
     endpoint: { type: 'string' },
     bucket: { type: 'string', default: 'wal-t-bench' },
     region: { type: 'string', default: 'us-east-1' },
@@ -62,6 +68,11 @@ function parseSize(text: string): number {
   const [, digits, unit] = /^(\d+)(MB|GB)$/.exec(text) ?? [];
   if (digits === undefined) throw new Error(`"${text}" is no size such as 500MB or 10GB`);
   return Number(digits) * (unit === 'GB' ? 1e9 : 1e6);
+}
+
+/** What the scenarios of WAL have in common. */
+function waiting() {
+  return { segments: Number(values.segments), only: new RegExp(values.only), latencyMs: Number(values.latency ?? 0) };
 }
 
 /** The endpoint of the command line, with the keys of the environment. */

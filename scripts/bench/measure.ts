@@ -26,15 +26,16 @@ export interface Figures {
   readonly poolMs: number;
 }
 
-const keys = ['wallMs', 'cpuMs', 'peakMiB', 'mainMs', 'workerMs', 'poolMs'] as const;
-
-export interface Result {
+/** Of figures of one kind, the same for all runs. */
+export interface Summary<Kind extends object> {
   readonly name: string;
   readonly runs: number;
-  readonly median: Figures;
-  readonly min: Figures;
-  readonly max: Figures;
+  readonly median: Kind;
+  readonly min: Kind;
+  readonly max: Kind;
 }
+
+export type Result = Summary<Figures>;
 
 /**
  * Node.js tells nothing of a child's resources; every Python does. Threads are looked at while they live, those of the process with
@@ -119,7 +120,29 @@ export function measure(
   return contenders.map(({ name }) => summarise(name, found.get(name) ?? []));
 }
 
-function runOnce({ name, command, cwd = '/', env = {}, before, after }: Contender): Figures {
+export interface SelfTimed<Kind extends object> {
+  readonly name: string;
+  readonly run: () => Promise<Kind>;
+}
+
+/** The same for contenders that time themselves: `warmUps` of them are not counted. */
+export async function alternate<Kind extends object>(
+  contenders: readonly SelfTimed<Kind>[],
+  runs: number,
+  { warmUps = 1 }: { readonly warmUps?: number } = {},
+): Promise<Summary<Kind>[]> {
+  const found = new Map<string, Kind[]>(contenders.map(({ name }) => [name, []]));
+  for (let round = 1 - warmUps; round <= runs; round += 1) {
+    for (const { name, run } of contenders) {
+      const figures = await run();
+      if (round > 0) found.get(name)?.push(figures);
+    }
+  }
+  return contenders.map(({ name }) => summarise(name, found.get(name) ?? []));
+}
+
+/** One run of one contender. @throws when it fails. */
+export function runOnce({ name, command, cwd = '/', env = {}, before, after }: Contender): Figures {
   before?.();
   const { status, stdout, stderr } = spawnSync('python3', ['-c', waiter, ...command], {
     ...account,
@@ -134,10 +157,11 @@ function runOnce({ name, command, cwd = '/', env = {}, before, after }: Contende
   return measured;
 }
 
-function summarise(name: string, figures: readonly Figures[]): Result {
-  const of = (pick: (sorted: number[]) => number | undefined): Figures => {
-    const one = (key: keyof Figures) => pick(figures.map((run) => run[key]).sort((a, b) => a - b)) ?? Number.NaN;
-    return Object.fromEntries(keys.map((key) => [key, one(key)])) as unknown as Figures;
+function summarise<Kind extends object>(name: string, figures: readonly Kind[]): Summary<Kind> {
+  const of = (pick: (sorted: number[]) => number | undefined): Kind => {
+    const one = (key: keyof Kind) => pick(figures.map((run) => Number(run[key])).sort((a, b) => a - b)) ?? Number.NaN;
+    const keys = Object.keys(figures[0] ?? {}) as (keyof Kind)[];
+    return Object.fromEntries(keys.map((key) => [key, one(key)])) as Kind;
   };
   return {
     name,

@@ -5,13 +5,15 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { account } from '../../test/support/account.ts';
 import { FaultProxy } from '../../test/support/fault-proxy.ts';
 import { makeFolder, removeFolder } from '../../test/support/folders.ts';
-import { PostgresServer } from '../../test/support/postgres.ts';
-import { launcher, plainEnvironment, walT } from '../../test/support/run.ts';
+import type { PostgresServer } from '../../test/support/postgres.ts';
+import { launcher, walT } from '../../test/support/run.ts';
 import { type S3Endpoint, S3Server } from '../../test/support/s3-server.ts';
+import { busyServer, finishedSegments, finishSegments, letWait } from './busy-server.ts';
+import { call } from './call.ts';
 import { type Contender, formatResults, measure, type Result } from './measure.ts';
+import { preparePgBackRest } from './pgbackrest.ts';
 
 /** What issue and design ask for. */
 const limits = { cpuAboveMs: 100, peakMiB: 120, peakS3MiB: 150 };
@@ -27,14 +29,12 @@ export async function benchPush({
   s3,
 }: BenchOptions): Promise<{ readonly text: string; readonly results: Result[] }> {
   const folder = makeFolder('wal-t-bench');
-  const server = await busyServer();
+  const server = await busyServer({ segments: 4 });
   const store = s3 === undefined ? await S3Server.start() : undefined;
   const proxy = await FaultProxy.start(s3 ?? store?.s3 ?? missing('an endpoint'), { seed: 1 });
   try {
-    const segment = readdirSync(join(server.dataDirectory, 'pg_wal'))
-      .filter((name) => /^[0-9A-F]{24}$/.test(name))
-      .sort()[3];
-    if (segment === undefined) throw new Error('the server has written too little WAL');
+    const segment = (await finishSegments(server, 4))[3] ?? missing('a fourth segment');
+    letWait(server, []); // one file for each call is what is measured here
     const endpoint = s3 ?? store?.s3 ?? missing('an endpoint');
     const bucket = overS3(folder, server, { segment, endpoint });
     const contenders = [
@@ -52,26 +52,6 @@ export async function benchPush({
     await server.remove();
     removeFolder(folder);
   }
-}
-
-/** PostgreSQL 15, which the peers of Debian 12 know, with full segments of realistic content: ratio near 2.5 at level 3. */
-async function busyServer(): Promise<PostgresServer> {
-  const server = PostgresServer.create({
-    major: 15,
-    walSegmentSize: 16,
-    settings: { wal_keep_size: '1GB', max_wal_size: '1GB', archive_mode: 'on', archive_command: 'false' },
-  });
-  await server.start();
-  await server.query(
-    'create table t (id serial primary key, name text, mail text, at timestamptz default now(), n numeric)',
-  );
-  for (let round = 0; round < 8; round += 1) {
-    await server.query(
-      `insert into t (name, mail, n) select md5(random()::text), md5(random()::text) || '@example.com', random() * 100000
-       from generate_series(1, 60000)`,
-    );
-  }
-  return server;
 }
 
 function ours(folder: string, server: PostgresServer, segment: string): Contender[] {
@@ -203,8 +183,7 @@ function enter(server: PostgresServer, env: Readonly<Record<string, string>>): v
 }
 
 function firstSegment(server: PostgresServer): string {
-  const names = readdirSync(join(server.dataDirectory, 'pg_wal')).filter((name) => /^[0-9A-F]{24}$/.test(name));
-  return names.sort()[0] ?? missing('a segment');
+  return finishedSegments(server)[0] ?? missing('a segment');
 }
 
 function missing(what: string): never {
@@ -225,56 +204,21 @@ function floors(folder: string, server: PostgresServer, segment: string): Conten
 }
 
 function peers(folder: string, server: PostgresServer, segment: string): Contender[] {
-  if (spawnSync('pgbackrest', ['version']).status !== 0) return [];
-  const config = join(folder, 'pgbackrest.conf');
-  const repository = join(folder, 'pgbackrest');
-  const lines = [
-    '[global]',
-    `repo1-path=${repository}`,
-    `log-path=${folder}`,
-    `lock-path=${folder}`,
-    `spool-path=${folder}`,
-    'compress-type=zst',
-    'compress-level=3',
-    'log-level-console=warn',
-    '[bench]',
-    `pg1-path=${server.dataDirectory}`,
-    `pg1-socket-path=${server.folder}`,
-    'pg1-user=postgres',
-  ];
-  writeFileSync(config, `${lines.join('\n')}\n`);
-  const words = [`--config=${config}`, '--stanza=bench'];
-  call('pgbackrest', [...words, 'stanza-create']);
-  const path = join(server.dataDirectory, 'pg_wal', segment);
-  // its segments stand in folders of the names' first sixteen digits; what stanza-create made stays
-  const forget = () => {
-    for (const entry of readdirSync(repository, { recursive: true, withFileTypes: true })) {
-      if (/^[0-9A-F]{16}$/.test(entry.name))
-        rmSync(join(entry.parentPath, entry.name), { recursive: true, force: true });
-    }
-  };
-  const push = [...words, 'archive-push', path];
+  const made = preparePgBackRest({ folder, server });
+  if (made === undefined) return [];
+  const push = [...made.command, 'archive-push', join(server.dataDirectory, 'pg_wal', segment)];
   return [
-    { name: 'pgbackrest archive-push (zst 3)', command: ['pgbackrest', ...push], before: forget },
+    { name: 'pgbackrest archive-push (zst 3)', command: push, before: made.forgetWal },
     {
       name: 'pgbackrest archive-get',
-      command: ['pgbackrest', ...words, 'archive-get', segment, join(folder, 'got')],
+      command: [...made.command, 'archive-get', segment, join(folder, 'got')],
       before: () => {
-        forget();
-        call('pgbackrest', push);
+        made.forgetWal();
+        const [command = '', ...words] = push;
+        call(command, words);
       },
     },
   ];
-}
-
-function call(command: string, words: readonly string[], env: Readonly<Record<string, string>> = {}): void {
-  const { status, stdout, stderr } = spawnSync(command, words, {
-    ...account,
-    cwd: '/',
-    env: { ...plainEnvironment(), ...env },
-    encoding: 'utf8',
-  });
-  if (status !== 0) throw new Error(`${command} ended with ${status}: ${stderr}${stdout}`);
 }
 
 function verdict(results: readonly Result[]): string {
