@@ -9,6 +9,7 @@ import { prepareInstallation } from '../../test/support/installation.ts';
 import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
 import { benchPush } from './push.ts';
+import { benchRecover } from './recover.ts';
 
 interface Given {
   readonly runs: number;
@@ -24,8 +25,8 @@ const scenarios = {
       bytes: parseSize(values.size),
       files: Number(values.files),
     }),
-  archive: ({ runs, s3 }: Given) =>
-    benchArchive({ runs, s3: s3 ?? (values.s3 ? 'test server' : undefined), ...waiting() }),
+  archive: ({ runs, s3 }: Given) => benchArchive({ runs, ...waiting(s3, 0) }),
+  recover: ({ runs, s3 }: Given) => benchRecover({ runs, ...waiting(s3, 20) }),
 };
 
 const { positionals, values } = parseArgs({
@@ -70,9 +71,15 @@ function parseSize(text: string): number {
   return Number(digits) * (unit === 'GB' ? 1e9 : 1e6);
 }
 
-/** What the scenarios of WAL have in common. */
-function waiting() {
-  return { segments: Number(values.segments), only: new RegExp(values.only), latencyMs: Number(values.latency ?? 0) };
+/** What the scenarios of WAL have in common. Time is added to each request of the test server alone. */
+function waiting(given: Given['s3'], standardLatencyMs: number) {
+  const s3 = given ?? (values.s3 ? ('test server' as const) : undefined);
+  return {
+    s3,
+    segments: Number(values.segments),
+    only: new RegExp(values.only),
+    latencyMs: Number(values.latency ?? (s3 === 'test server' ? standardLatencyMs : 0)),
+  };
 }
 
 /** The endpoint of the command line, with the keys of the environment. */
