@@ -6,8 +6,10 @@ import { writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { prepareInstallation } from '../../test/support/installation.ts';
+import { benchAnswer } from './answer.ts';
 import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
+import { benchMemory } from './memory.ts';
 import { benchPush } from './push.ts';
 import { benchRecover } from './recover.ts';
 
@@ -27,6 +29,8 @@ const scenarios = {
     }),
   archive: ({ runs, s3 }: Given) => benchArchive({ runs, ...waiting(s3, 0) }),
   recover: ({ runs, s3 }: Given) => benchRecover({ runs, ...waiting(s3, 20) }),
+  answer: ({ s3 }: Given) => benchAnswer(waiting(s3, 0)),
+  memory: ({ s3 }: Given) => benchMemory(waiting(s3, 0)),
 };
 
 const { positionals, values } = parseArgs({
@@ -57,7 +61,8 @@ try {
   const [cpu] = cpus();
   const machine = `${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node.js ${process.versions.node}`;
   const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
-  process.stdout.write(`${machine}; ${runs} runs each, alternating\n\n${text}\n`);
+  const isRepeated = scenario !== scenarios.answer && scenario !== scenarios.memory;
+  process.stdout.write(`${machine}${isRepeated ? `; ${runs} runs each, alternating` : ''}\n\n${text}\n`);
   if (values.json !== undefined)
     writeFileSync(values.json, `${JSON.stringify({ machine, runs, ...found }, undefined, 2)}\n`);
 } finally {
