@@ -12,6 +12,7 @@ import { benchBackup } from './backup.ts';
 import { benchMemory } from './memory.ts';
 import { benchPush } from './push.ts';
 import { benchRecover } from './recover.ts';
+import { benchRequests } from './requests.ts';
 
 interface Given {
   readonly runs: number;
@@ -31,6 +32,7 @@ const scenarios = {
   recover: ({ runs, s3 }: Given) => benchRecover({ runs, ...waiting(s3, 20) }),
   answer: ({ s3 }: Given) => benchAnswer(waiting(s3, 0)),
   memory: ({ s3 }: Given) => benchMemory(waiting(s3, 0)),
+  requests: () => benchRequests({ bytes: parseSize(values.size) }),
 };
 
 const { positionals, values } = parseArgs({
@@ -61,7 +63,7 @@ try {
   const [cpu] = cpus();
   const machine = `${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node.js ${process.versions.node}`;
   const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
-  const isRepeated = scenario !== scenarios.answer && scenario !== scenarios.memory;
+  const isRepeated = !['answer', 'memory', 'requests'].includes(positionals[0] ?? '');
   process.stdout.write(`${machine}${isRepeated ? `; ${runs} runs each, alternating` : ''}\n\n${text}\n`);
   if (values.json !== undefined)
     writeFileSync(values.json, `${JSON.stringify({ machine, runs, ...found }, undefined, 2)}\n`);
