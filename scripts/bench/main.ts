@@ -1,14 +1,15 @@
 /**
- * npm run bench -- push|backup [--runs N] [--json FILE] [--endpoint URL --bucket NAME --region R]: whole processes beside their limits and
- * peers, in one run on this machine. `backup` besides: [--size 10GB] [--files N] small files, [--s3] with the test server where no endpoint is given.
+ * npm run bench -- SCENARIO [--runs N] [--json FILE] [--document]: whole processes beside their limits and peers, in one run on this machine.
+ * docs/PERFORMANCE.md says what each scenario measures and which further flags it has; --document puts its output there.
  */
 import { writeFileSync } from 'node:fs';
-import { cpus, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { prepareInstallation } from '../../test/support/installation.ts';
 import { benchAnswer } from './answer.ts';
 import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
+import { putIntoDocument } from './document.ts';
+import { describeLoad, describeMachine, describeVersions } from './machine.ts';
 import { benchMemory } from './memory.ts';
 import { benchPush } from './push.ts';
 import { benchRecover } from './recover.ts';
@@ -40,6 +41,7 @@ const { positionals, values } = parseArgs({
   options: {
     runs: { type: 'string', default: '7' },
     json: { type: 'string' },
+    document: { type: 'boolean', default: false },
     size: { type: 'string', default: '1GB' },
     files: { type: 'string', default: '0' },
     s3: { type: 'boolean', default: false },
@@ -60,13 +62,15 @@ if (scenario === undefined || !Number.isInteger(runs) || runs < 1) {
 
 const undo = prepareInstallation();
 try {
-  const [cpu] = cpus();
-  const machine = `${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node.js ${process.versions.node}`;
+  const [name = ''] = positionals;
+  const head = [describeMachine(), describeLoad(), describeVersions()];
   const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
-  const isRepeated = !['answer', 'memory', 'requests'].includes(positionals[0] ?? '');
-  process.stdout.write(`${machine}${isRepeated ? `; ${runs} runs each, alternating` : ''}\n\n${text}\n`);
+  if (!['answer', 'memory', 'requests'].includes(name)) head.push(`${runs} runs each, alternating`);
+  const printed = `${head.join('\n')}\n\n${text.trimEnd()}`;
+  process.stdout.write(`${printed}\n`);
   if (values.json !== undefined)
-    writeFileSync(values.json, `${JSON.stringify({ machine, runs, ...found }, undefined, 2)}\n`);
+    writeFileSync(values.json, `${JSON.stringify({ machine: head, runs, ...found }, undefined, 2)}\n`);
+  if (values.document) putIntoDocument(name, printed);
 } finally {
   undo();
 }
