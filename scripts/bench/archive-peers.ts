@@ -4,13 +4,15 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
-import { readSettings } from '../../src/config.ts';
 import type { S3Endpoint } from '../../test/support/s3-server.ts';
 import { type Archiver, makeEmpty, type Scene } from './archiver.ts';
 import type { Bucket } from './bucket.ts';
 
 /** A process for each segment, and seconds for each: enough of them to know the rate. */
 const barmanSegments = 12;
+
+/** Segments on their way at the same time: as many as one wal-push has. */
+const concurrency = 4;
 
 /** What no archiver with the same client over as many connections can be faster than: the segments were compressed before. */
 export function sendingAlone({ folder, compressed }: Scene, { slowed }: Bucket): Archiver {
@@ -27,10 +29,9 @@ export function sendingAlone({ folder, compressed }: Scene, { slowed }: Bucket):
     target: 'node20',
     banner: { js: banner },
   });
-  const { connections } = readSettings({});
-  const sending = { s3: slowed, prefix: `sent-${process.pid}`, files: compressed, concurrency: connections };
+  const sending = { s3: slowed, prefix: `sent-${process.pid}`, files: compressed, concurrency };
   return {
-    name: `sending alone, ${connections} at a time`,
+    name: `sending alone, ${concurrency} at a time`,
     command: `AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED=true node ${outfile} '${JSON.stringify(sending)}'`,
     isWhole: true,
     renew: () => undefined,
