@@ -28,6 +28,11 @@ export function walObjectKind(file: WalFileName): ObjectKind {
   return file.kind;
 }
 
+/** Begins the key of every archived file: those of the timelines in their order, then the histories. */
+export function walPrefix(systemIdentifier: string): string {
+  return `${systemIdentifier}/wal/`;
+}
+
 /** Begins the key of every segment, partial segment and backup history file of a timeline. */
 export function timelinePrefix(systemIdentifier: string, timeline: number): string {
   return `${systemIdentifier}/wal/${formatTimeline(timeline)}/`;

@@ -14,8 +14,9 @@ import {
 } from '../postgres/wal-file-name.ts';
 import type { RequestOptions } from '../storage/storage.ts';
 import type { Archive } from './archive.ts';
-import { historyKey, historyPrefix, objectKey, timelinePrefix, walObjectName } from './keys.ts';
+import { timelinePrefix } from './keys.ts';
 import { openWalFile, readWalHeader } from './wal-archive.ts';
+import { findBehind, historiesAfter, storedName, type WalBehind } from './wal-behind.ts';
 
 export interface EndOptions extends RequestOptions {
   /** The timeline that this server is on, as pg_control says. */
@@ -24,6 +25,8 @@ export interface EndOptions extends RequestOptions {
   readonly chosenTimeline?: number | undefined;
   /** `wal_segment_size` of the cluster where it is known; else a stored segment tells. */
   readonly segmentSizeBytes?: number | undefined;
+  /** What is stored behind the segment, where that was looked for already: when it was missing as well, since it still is. */
+  readonly behind?: WalBehind | undefined;
 }
 
 /**
@@ -46,14 +49,15 @@ export async function findSegmentEnd(
   segment: SegmentName,
   options: EndOptions = {},
 ): Promise<SegmentEnd> {
-  const later = await nextSegment(archive, segment, options);
+  const { behind = await findBehind(archive, segment, { signal: options.signal }) } = options;
+  const [later] = behind.segments;
   if (later !== undefined) {
     throw new HoleError(`"${segment.name}" is missing in the middle of the archive`, {
       detail: `the next segment of its timeline that is stored is "${later.name}"`,
       hint: holeHint,
     });
   }
-  const switches = await switchesOf(archive, segment.timeline, options);
+  const switches = await switchesOf(archive, segment.timeline, { histories: behind.histories, signal: options.signal });
   if (switches.length === 0) return { kind: 'end' };
   const sizeBytes = options.segmentSizeBytes ?? (await storedSegmentSize(archive, segment, options));
   const start = sizeBytes === undefined ? undefined : segmentStart(segment, sizeBytes);
@@ -77,38 +81,25 @@ export async function proveHistoryAbsent(
   options: EndOptions = {},
 ): Promise<void> {
   if (history.timeline === 1) return; // the first timeline has none, and is asked for when a second one leaves it
-  const { storage, systemIdentifier } = archive;
-  const after = historyKey(systemIdentifier, history.timeline);
-  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
-    const later = storedName(key);
-    if (later?.kind !== 'history') continue;
+  const { ownTimeline = 0, signal } = options;
+  // a server's own may never have been archived (H14); the number of another one whose WAL is archived is taken, though its history was lost
+  const mayHaveWal = history.timeline <= ownTimeline;
+  const { segments, histories } = mayHaveWal
+    ? { segments: [], histories: await historiesAfter(archive, history.timeline, { signal }) }
+    : await findBehind(archive, history.timeline, { signal });
+  for (const later of histories) {
     if (await isOrphan(archive, { history, later }, options)) continue;
     throw new HoleError(`"${history.name}" is missing, but "${later.name}" is archived`, {
       detail: 'without it PostgreSQL would follow an older timeline',
       hint: `Push it from a server that still has it: wal-push pg_wal/${history.name}`,
     });
   }
-  if (history.timeline > (options.ownTimeline ?? 0)) await expectNoWalOf(archive, history, options);
-}
-
-/**
- * The timeline that PostgreSQL finds from `timeline` on when it looks for the latest: histories without a gap. Itself when there is no next
- * one. One listing.
- */
-export async function latestTimeline(
-  { storage, systemIdentifier }: Archive,
-  timeline: number,
-  options: RequestOptions = {},
-): Promise<number> {
-  let latest = timeline;
-  const after = historyKey(systemIdentifier, timeline);
-  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
-    const file = storedName(key);
-    if (file?.kind !== 'history') continue;
-    if (file.timeline !== latest + 1) break;
-    latest = file.timeline;
-  }
-  return latest;
+  const [segment] = segments;
+  if (segment === undefined) return;
+  throw new HoleError(`"${history.name}" is missing, but WAL of its timeline is archived`, {
+    detail: `such as "${segment.name}"; PostgreSQL would take the number again`,
+    hint: `Push it from a server that still has it: wal-push pg_wal/${history.name}`,
+  });
 }
 
 /** Where the timeline is chosen, a later one that does not descend from the missing one says nothing of it: somebody's stray history stops no restore. */
@@ -123,33 +114,19 @@ async function isOrphan(
   return !parseTimelineHistory(later.timeline, text).ancestors.some(({ timeline }) => timeline === history.timeline);
 }
 
-/** The number of a timeline whose WAL is archived is taken, though its history was lost. A server's own may never have been archived: see H14. */
-async function expectNoWalOf(
-  archive: Archive,
-  { name, timeline }: HistoryName,
-  options: RequestOptions,
-): Promise<void> {
-  const segment = await firstSegment(archive, timeline, options);
-  if (segment === undefined) return;
-  throw new HoleError(`"${name}" is missing, but WAL of its timeline is archived`, {
-    detail: `such as "${segment.name}"; PostgreSQL would take the number again`,
-    hint: `Push it from a server that still has it: wal-push pg_wal/${name}`,
-  });
-}
-
 interface StoredSwitch {
   readonly child: string;
   readonly end: Lsn;
 }
 
 /** Where stored history files say that `timeline` ended. Only later timelines can descend from it. */
-async function switchesOf(archive: Archive, timeline: number, options: RequestOptions): Promise<StoredSwitch[]> {
-  const { storage, systemIdentifier } = archive;
-  const after = historyKey(systemIdentifier, timeline);
+async function switchesOf(
+  archive: Archive,
+  timeline: number,
+  { histories, ...options }: RequestOptions & Pick<WalBehind, 'histories'>,
+): Promise<StoredSwitch[]> {
   const found: StoredSwitch[] = [];
-  for await (const { key } of storage.list(historyPrefix(systemIdentifier), { ...options, after })) {
-    const file = storedName(key);
-    if (file?.kind !== 'history') continue;
+  for (const file of histories) {
     const { content } = await openWalFile(archive, file, options);
     const text = (await collect(content, limits.smallFileBytes)).toString('utf8');
     const { ancestors } = parseTimelineHistory(file.timeline, text);
@@ -157,15 +134,6 @@ async function switchesOf(archive: Archive, timeline: number, options: RequestOp
     if (own !== undefined) found.push({ child: file.name, end: own.end });
   }
   return found;
-}
-
-async function nextSegment(
-  archive: Archive,
-  segment: SegmentName,
-  options: RequestOptions,
-): Promise<SegmentName | undefined> {
-  const after = objectKey(archive.systemIdentifier, walObjectName(segment));
-  return firstSegment(archive, segment.timeline, { ...options, after });
 }
 
 /** Of a timeline. Partial segments and backup history files stand between the segments, and do not count. */
@@ -204,10 +172,6 @@ async function storedPartial(
       throw error;
     },
   );
-}
-
-function storedName(key: string) {
-  return parseWalFileName(key.slice(key.lastIndexOf('/') + 1));
 }
 
 function wentFurther(segment: SegmentName, { child, end }: StoredSwitch): HoleError {

@@ -15,16 +15,19 @@ import { basename, resolve } from 'node:path';
 import pRetry from 'p-retry';
 import type { Archive } from '../archive/archive.ts';
 import { openWalFile } from '../archive/wal-archive.ts';
-import { findSegmentEnd, latestTimeline, proveHistoryAbsent } from '../archive/wal-end.ts';
+import { findBehind, latestTimeline, type WalBehind } from '../archive/wal-behind.ts';
+import { findSegmentEnd, proveHistoryAbsent } from '../archive/wal-end.ts';
 import { bytesOf } from '../bytes.ts';
 import { findDataDirectory, isEndingRecovery, isStandby, readControlFile } from '../cluster/data-directory.ts';
 import { isRecoveryTarget } from '../cluster/last-refused.ts';
+import { removePrefetched } from '../cluster/prefetched.ts';
 import type { OpenedObject } from '../codec/object.ts';
 import { CorruptError, ObjectNotFound, UsageError, WalTError, WrongKeyError } from '../errors.ts';
 import { retryPause } from '../limits.ts';
 import { parseWalFileName, type SegmentName, type WalFileName } from '../postgres/wal-file-name.ts';
 import { type Context, storageOf } from './context.ts';
 import { loadKeys } from './keys.ts';
+import type { Delivered } from './wal-fetch/ahead.ts';
 import { deliver, endingAt } from './wal-fetch/deliver.ts';
 import type { Fetch, Place, SegmentFetch } from './wal-fetch/fetch.ts';
 import { hasItself } from './wal-fetch/own-segment.ts';
@@ -43,23 +46,45 @@ export interface WalFetchArguments {
   readonly endAt?: string | undefined;
   /** The copy stands on the host of the original, and must not reach into its tablespaces (H29). */
   readonly beside?: boolean;
+  /**
+   * The words of the command line in front of `%f` and `%p`, which stand last, with one space between each two. Given, and where PostgreSQL's
+   * recovery asks, the next segments are fetched, too: see wal-fetch/ahead.ts.
+   */
+  readonly wordsBefore?: string | undefined;
 }
 
-export type WalFetchResult = 'delivered' | 'absent';
+/** `hanging`: delivered, and something that was done ahead does not end. */
+export type WalFetchResult = 'delivered' | 'absent' | 'hanging';
+
+interface Fetched {
+  readonly result: 'delivered' | 'absent';
+  /** The segments behind it may be fetched as well. */
+  readonly ahead?: Delivered | undefined;
+}
+
+const delivered: Fetched = { result: 'delivered' };
+const absent: Fetched = { result: 'absent' };
 
 /** Keeps trying, as long as waiting may help and PostgreSQL can wait. */
 export async function walFetch(context: Context, words: WalFetchArguments): Promise<WalFetchResult> {
   const fetch = await prepare(context, words);
+  const { result, ahead } = await fetchPatiently(fetch);
+  if (ahead === undefined) return result;
+  const { fetchAhead } = await import('./wal-fetch/ahead.ts');
+  return fetchAhead(ahead);
+}
+
+async function fetchPatiently(fetch: Fetch): Promise<Fetched> {
   try {
-    const result = await pRetry(() => fetchOnce(fetch), {
+    const fetched = await pRetry(() => fetchOnce(fetch), {
       ...retryPause,
       retries: Number.POSITIVE_INFINITY,
-      signal: context.signal,
+      signal: fetch.signal,
       shouldRetry: async ({ error }) =>
         error instanceof WalTError && error.mayPass && (await fetch.trying.leftMs(error)) > 0,
     });
-    if (result === 'absent') await rememberRefusal(fetch);
-    return result;
+    if (fetched.result === 'absent') await rememberRefusal(fetch);
+    return fetched;
   } catch (error) {
     await warnOfPromotion(fetch);
     throw error;
@@ -67,8 +92,8 @@ export async function walFetch(context: Context, words: WalFetchArguments): Prom
 }
 
 async function prepare(context: Context, words: WalFetchArguments): Promise<Fetch> {
-  const { workingDirectory, settings } = context;
-  const { name, path, beside = false } = words;
+  const { workingDirectory, settings, place: archive } = context;
+  const { name, path, beside = false, wordsBefore } = words;
   const file = fileOf(name);
   const flags = { timeline: timelineOf(words), endAt: endOf(words), beside };
   const dataDirectory = await findDataDirectory(path, {
@@ -80,8 +105,19 @@ async function prepare(context: Context, words: WalFetchArguments): Promise<Fetc
   const standby = dataDirectory !== undefined && (ending || (await isStandby(dataDirectory)));
   const place: Place = { ...context, target, dataDirectory, standby };
   const trying = new Trying(place);
+  if (basename(target) === 'RECOVERYHISTORY') await beginOrEnd(place);
+  // as bin/wal-fetch knows it again: relative to the data directory, in which PostgreSQL runs it
+  const isAsked = path === 'pg_wal/RECOVERYXLOG' && dataDirectory === workingDirectory && archive !== undefined;
+  const mayBeAhead = isAsked && settings.walFetchAhead > 0 && wordsBefore?.includes('\n') === false;
   const storage = await storageOf(context, (failure) => trying.leftInsideMs(failure));
-  return { ...place, ...flags, storage, keys: await loadKeys(context), file, trying };
+  const known = { storage, keys: await loadKeys(context), file, wordsBefore: mayBeAhead ? wordsBefore : undefined };
+  return { ...place, ...flags, ...known, trying };
+}
+
+/** A recovery asks for histories at its beginning and at its end: what is there is of an earlier one, or not wanted any more. */
+async function beginOrEnd({ dataDirectory, log }: Place): Promise<void> {
+  if (dataDirectory === undefined || (await isStandby(dataDirectory))) return;
+  await removePrefetched(dataDirectory).catch((error: Error) => log.info(error.message));
 }
 
 const usage = "Set restore_command = '… wal-fetch %f %p'.";
@@ -111,14 +147,14 @@ function endOf({ endAt }: WalFetchArguments): SegmentName | undefined {
   throw new UsageError(`--end-at cannot be "${endAt}"`, { hint: 'Give the name of the first missing segment.' });
 }
 
-async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
+async function fetchOnce(fetch: Fetch): Promise<Fetched> {
   const { file, storage, keys, dataDirectory } = fetch;
-  if (file.kind === 'segment' && isBehindEnd(fetch, file)) return 'absent';
+  if (file.kind === 'segment' && isBehindEnd(fetch, file)) return absent;
   const control = dataDirectory === undefined ? undefined : await readControlFile(dataDirectory);
   const own = control?.systemIdentifier;
   const archive = { storage, keys, systemIdentifier: await whichCluster(fetch, storage, { own, dataDirectory }) };
   if (file.kind === 'segment') return fetchSegment({ ...fetch, file, archive, control });
-  if (await deliverStored(fetch, archive)) return 'delivered';
+  if (await deliverStored(fetch, archive)) return delivered;
   await expectCluster(archive, fetch);
   if (file.kind === 'history') {
     await proveHistoryAbsent(archive, file, {
@@ -127,7 +163,7 @@ async function fetchOnce(fetch: Fetch): Promise<WalFetchResult> {
       chosenTimeline: fetch.timeline,
     });
   }
-  return 'absent';
+  return absent;
 }
 
 /** A history, or a file that a person wants. @returns false where it is not stored. */
@@ -160,61 +196,82 @@ function isBehindEnd({ endAt }: Fetch, { name }: SegmentName): boolean {
   return endAt !== undefined && name.slice(8) >= endAt.name.slice(8);
 }
 
-async function fetchSegment(fetch: SegmentFetch): Promise<WalFetchResult> {
-  const { archive, file, control, signal } = fetch;
+async function fetchSegment(fetch: SegmentFetch): Promise<Fetched> {
+  const { archive, file } = fetch;
   const part = await findTruePart(fetch);
-  if (part.kind === 'none') return 'absent';
-  const looking = latestFor(fetch, part);
-  looking.catch(() => undefined); // told below, if the file itself can be read
+  if (part.kind === 'none') return absent;
+  const mayBeLeft = part.kind === 'all' && maySeeLaterTimeline(fetch);
+  const looking = mayBeLeft || (part.kind === 'all' && fetch.wordsBefore !== undefined) ? lookBehind(fetch) : undefined;
+  looking?.catch(() => undefined); // told below, if the file itself can be read
   const stored = await openStored(archive, file, fetch);
-  const latest = await looking.catch(async (error: unknown) => {
-    await stored?.close();
+  if (stored === undefined) return deliverEnd(fetch, { part, behind: looking });
+  try {
+    const latest = mayBeLeft && looking !== undefined ? latestTimeline(file.timeline, await looking) : file.timeline;
+    return await deliverStoredSegment(fetch, stored, { part, latest, behind: looking });
+  } catch (error) {
+    await stored.close();
     throw error;
-  });
-  if (stored !== undefined) return deliverStoredSegment(fetch, stored, { part, latest });
-  await expectCluster(archive, fetch);
-  const end = await findSegmentEnd(archive, file, { signal, segmentSizeBytes: control?.segmentSizeBytes });
-  if (end.kind === 'end') return 'absent';
-  const endBytes = Number(end.switchPoint - end.start);
-  // where a later timeline is followed, what pg_wal has behind its beginning is not true
-  if (fetch.standby && part.kind === 'all' && (await hasItself(fetch, end.file, endBytes))) return 'absent';
-  return deliverSegment(fetch, await openWalFile(archive, end.file, fetch), endBytes);
+  }
 }
 
-/** A timeline that a standby may not know of yet, since nothing was refused to it; the file's own where there is none, or it is told which one. */
-async function latestFor(fetch: SegmentFetch, part: TruePart): Promise<number> {
-  const { archive, file, standby, target, timeline } = fetch;
-  if (part.kind !== 'all' || !standby || timeline !== undefined || !isRecoveryTarget(target)) return file.timeline;
-  return latestTimeline(archive, file.timeline, fetch);
+/** A timeline that a standby may not know of yet, since nothing was refused to it; not where it is told which one. */
+function maySeeLaterTimeline({ standby, timeline, target }: SegmentFetch): boolean {
+  return standby && timeline === undefined && isRecoveryTarget(target);
+}
+
+/** One request beside that for the segment itself answers all that may be asked of what is stored behind. */
+function lookBehind({ archive, file, settings, signal, wordsBefore }: SegmentFetch): Promise<WalBehind> {
+  return findBehind(archive, file, { signal, segments: wordsBefore === undefined ? 1 : settings.walFetchAhead });
+}
+
+interface Found {
+  readonly part: TruePart;
+  readonly behind: Promise<WalBehind> | undefined;
+}
+
+/** Of a segment that is not stored. */
+async function deliverEnd(fetch: SegmentFetch, { part, behind }: Found): Promise<Fetched> {
+  const { archive, file, control, signal } = fetch;
+  await expectCluster(archive, fetch);
+  const options = { signal, segmentSizeBytes: control?.segmentSizeBytes, behind: await behind };
+  const end = await findSegmentEnd(archive, file, options);
+  if (end.kind === 'end') return absent;
+  const endBytes = Number(end.switchPoint - end.start);
+  // where a later timeline is followed, what pg_wal has behind its beginning is not true
+  if (fetch.standby && part.kind === 'all' && (await hasItself(fetch, end.file, endBytes))) return absent;
+  await deliverSegment(fetch, await openWalFile(archive, end.file, fetch), endBytes);
+  return delivered;
 }
 
 async function deliverStoredSegment(
   fetch: SegmentFetch,
   stored: OpenedObject,
-  found: { readonly part: TruePart; readonly latest: number },
-): Promise<WalFetchResult> {
+  { latest, behind, ...found }: Found & { readonly latest: number },
+): Promise<Fetched> {
   let { part } = found;
-  if (found.latest > fetch.file.timeline) {
+  if (latest > fetch.file.timeline) {
     const { partUntilLeft } = await import('./wal-fetch/left-timeline.ts');
-    part = await partUntilLeft(fetch, found.latest);
+    part = await partUntilLeft(fetch, latest);
   }
-  if (part.kind === 'none') return 'absent';
-  return deliverSegment(fetch, stored, part.kind === 'beginning' ? part.endBytes : undefined);
+  if (part.kind === 'none') return absent;
+  const isWhole = await deliverSegment(fetch, stored, part.kind === 'beginning' ? part.endBytes : undefined);
+  if (!isWhole || behind === undefined || fetch.wordsBefore === undefined) return delivered;
+  return { result: 'delivered', ahead: { ...fetch, behind } };
 }
 
+/** @returns whether all of it was delivered. */
 async function deliverSegment(
   fetch: SegmentFetch,
   { header, content }: OpenedObject,
   endBytes?: number,
-): Promise<'delivered'> {
+): Promise<boolean> {
   const part = endBytes === undefined ? content : endingAt(content, endBytes);
   if (fetch.beside) {
     const { deliverBeside } = await import('./wal-fetch/beside.ts'); // reads WAL: the others need not load that
-    await deliverBeside(fetch, part, header.bytes);
-  } else {
-    await deliver(fetch, part);
+    return (await deliverBeside(fetch, part, header.bytes)) && endBytes === undefined;
   }
-  return 'delivered';
+  await deliver(fetch, part);
+  return endBytes === undefined;
 }
 
 async function openStored(archive: Archive, file: WalFileName, fetch: Fetch): Promise<OpenedObject | undefined> {

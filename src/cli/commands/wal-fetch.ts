@@ -21,7 +21,5 @@ export const addWalFetch: AddCommand = (parser, setJob) =>
           'Exit codes: 0 delivered; 1 the proved end of the WAL; 200 any failure, under standby.signal its own',
         ),
     (args) =>
-      setJob('wal-fetch', args, async (context) =>
-        (await walFetch(context, args)) === 'delivered' ? 'done' : 'absent',
-      ),
+      setJob('wal-fetch', args, async (context) => ((await walFetch(context, args)) === 'absent' ? 'absent' : 'done')),
   );

@@ -1,11 +1,12 @@
 /** Entry of the wal-fetch bundle. A restore_command as people and `restore` write it needs no parser; anything else is read by wal-t's. */
 import process from 'node:process';
-import { walFetch } from '../../commands/wal-fetch.ts';
+import { type WalFetchResult, walFetch } from '../../commands/wal-fetch.ts';
 import { UsageError } from '../../errors.ts';
 import { runParsed } from '../parsed.ts';
-import { run } from '../run.ts';
+import { type Outcome, run } from '../run.ts';
 
 const program = 'wal-fetch';
+const wordsBefore = process.argv.slice(2, -2).join(' ');
 const { flags, words } = takeFlags(process.argv.slice(2));
 
 if (words.some((word) => word.startsWith('-'))) {
@@ -18,10 +19,13 @@ if (words.some((word) => word.startsWith('-'))) {
     }
     return {
       program,
-      work: async (context) =>
-        (await walFetch(context, { ...flags, name, path })) === 'delivered' ? 'done' : 'absent',
+      work: async (context) => outcomeOf(await walFetch(context, { ...flags, name, path, wordsBefore })),
     };
   });
+}
+
+function outcomeOf(result: WalFetchResult): Outcome {
+  return result === 'delivered' ? 'done' : result;
 }
 
 /** The flags that `restore` writes in front of the two arguments, and the words behind: there may be other flags among them. */

@@ -34,14 +34,16 @@ interface Candidate {
   readonly path: string;
   readonly start: Lsn;
   readonly sizeBytes: number;
+  /** A tablespace's creation counts wherever it is made, also where nothing is yet. */
+  readonly inAnyPlace?: boolean;
 }
 
 /**
  * Delivers `content`, unless a tablespace is created in it where there is one: then only when PostgreSQL has a recovery target, which
- * it must reach before that.
+ * it must reach before that. @returns whether all of it was delivered.
  * @throws CheckError
  */
-export async function deliverBeside(fetch: SegmentFetch, content: Bytes, sizeBytes: number): Promise<void> {
+export async function deliverBeside(fetch: SegmentFetch, content: Bytes, sizeBytes: number): Promise<boolean> {
   const { file, target } = fetch;
   const path = `${target}.wal-t-beside`;
   try {
@@ -55,9 +57,15 @@ export async function deliverBeside(fetch: SegmentFetch, content: Bytes, sizeByt
       await rename(path, target);
       await syncFolder(dirname(target));
     }
+    return endBytes === sizeBytes;
   } finally {
     await rm(path, { force: true });
   }
+}
+
+/** Is there any doubt whether a segment makes no tablespace? For one that is replayed only later, when another place may be taken. */
+export async function mayCreateTablespace(fetch: SegmentFetch, candidate: Candidate): Promise<boolean> {
+  return (await findCreation(fetch, { ...candidate, inAnyPlace: true })) !== undefined;
 }
 
 /**
@@ -90,15 +98,16 @@ async function findCreation(fetch: SegmentFetch, candidate: Candidate): Promise<
 async function firstCreation(
   bytes: Bytes,
   { file, dataDirectory }: SegmentFetch,
-  { start, sizeBytes }: Candidate,
+  { start, sizeBytes, inAnyPlace = false }: Candidate,
 ): Promise<Creation | WalEnd> {
   const events = readWalEvents(bytes, { startLsn: start, segmentSizeBytes: sizeBytes, timeline: file.timeline });
   try {
     for (;;) {
       const next = await events.next();
       if (next.done === true) return next.value;
-      const { lsn } = next.value;
-      if (lsn < start + BigInt(sizeBytes) && (await reachesIntoTaken(next.value, dataDirectory))) {
+      const { lsn, kind } = next.value;
+      const reaches = inAnyPlace ? kind === 'tablespace create' : await reachesIntoTaken(next.value, dataDirectory);
+      if (lsn < start + BigInt(sizeBytes) && reaches) {
         return { lsn, location: next.value.kind === 'tablespace create' ? showPath(next.value.location) : undefined };
       }
     }

@@ -26,6 +26,8 @@ export interface Fetch extends Place {
   readonly endAt: SegmentName | undefined;
   /** `--beside`: this copy must not reach into tablespaces that are in use on this host. */
   readonly beside: boolean;
+  /** PostgreSQL's recovery asks: the words of its command line in front of `%f`, as bin/wal-fetch compares them. Undefined: somebody else asks. */
+  readonly wordsBefore: string | undefined;
   readonly trying: Trying;
 }
 

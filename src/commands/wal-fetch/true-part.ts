@@ -5,6 +5,7 @@
 import { openWalFile } from '../../archive/wal-archive.ts';
 import { collect } from '../../bytes.ts';
 import { isRecoveryTarget, type LastRefused, readLastRefused, rememberAbsent } from '../../cluster/last-refused.ts';
+import { removePrefetched } from '../../cluster/prefetched.ts';
 import {
   ConfigurationError,
   type ExitCode,
@@ -83,9 +84,13 @@ async function refusedInstead(dataDirectory: string, file: SegmentName) {
   return { last, timeline: refused.timeline };
 }
 
-/** What is absent on several timelines stays the latest one's: that is the one that is followed. */
+/**
+ * What is absent on several timelines stays the latest one's: that is the one that is followed. What was fetched ahead before that counts no
+ * more.
+ */
 export async function rememberRefusal({ file, dataDirectory, target }: Fetch): Promise<void> {
   if (file.kind !== 'segment' || dataDirectory === undefined || !isRecoveryTarget(target)) return;
+  await removePrefetched(dataDirectory);
   if ((await refusedInstead(dataDirectory, file)) !== undefined) return;
   await rememberAbsent(dataDirectory, file.name);
 }

@@ -9,6 +9,7 @@ import type { Archive } from '../../archive/archive.ts';
 import type { ClusterDocument } from '../../archive/repository.ts';
 import { bindingOf } from '../../cluster/ahead.ts';
 import { findWaitingFiles } from '../../cluster/archive-status.ts';
+import { removePrefetchedAfterRecovery } from '../../cluster/prefetched.ts';
 import { clearMarkers, type Marking, PushMarkers } from '../../cluster/push-markers.ts';
 import { inspectWalFile } from '../../cluster/wal-file.ts';
 import { ConflictError, CorruptError } from '../../errors.ts';
@@ -98,6 +99,7 @@ class Run {
     const walFolder = resolve(workingDirectory, 'pg_wal');
     const binding = place === undefined ? undefined : await bindingOf(workingDirectory, place);
     if (binding === undefined) return;
+    await removePrefetchedAfterRecovery(workingDirectory);
     const waiting = await findWaitingFiles(walFolder);
     await clearMarkers(walFolder, binding, new Set(waiting.map(({ name }) => name)));
     const others = waiting.filter(({ name }) => name !== file.name).slice(0, settings.walPushAhead);

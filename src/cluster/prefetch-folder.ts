@@ -1,0 +1,113 @@
+/**
+ * Segments that were fetched ahead of PostgreSQL. bin/wal-fetch hands them out without Node.js.
+ *
+ *   pg_wal/.wal-t/prefetch/bound   what all of them hang on: see ahead.ts; with the words of the command line that stand before %f
+ *   pg_wal/.wal-t/prefetch/<name>  a whole segment, verified and fsynced (H4)
+ *   pg_wal/.wal-t/prefetch/pace    how many at a time, and when: one line
+ */
+import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { systemErrorCode } from '../errors.ts';
+import { ownerOf, temporarySuffix } from '../left-overs.ts';
+import { type Binding, makeBoundFolder, readBinding, removeBoundFolder } from './ahead.ts';
+import { prefetchPath } from './prefetched.ts';
+
+/** What the last call left for the next one. */
+export interface Pace {
+  /** How many segments the next one may fetch ahead. */
+  readonly depth: number;
+  /** How many were there when the last one ended. */
+  readonly published: number;
+  /** When it ended, in epoch milliseconds. */
+  readonly endedAt: number;
+}
+
+export interface FolderOptions {
+  readonly dataDirectory: string;
+  readonly binding: Binding;
+  /** The name of the segment that PostgreSQL asks for now. */
+  readonly requested: string;
+}
+
+const segmentPattern = /^[0-9A-F]{24}$/;
+const pacePattern = /^(\d{1,6}) (\d{1,6}) (\d{1,15})\n$/;
+const leftOverMark = '.wal-t-';
+
+export class PrefetchFolder {
+  readonly #path: string;
+  readonly #binding: Binding;
+  /** Was the requested segment there, and did the launcher not take it? Then it would not have taken any other. */
+  readonly wasRefused: boolean;
+
+  private constructor(path: string, binding: Binding, wasRefused: boolean) {
+    this.#path = path;
+    this.#binding = binding;
+    this.wasRefused = wasRefused;
+  }
+
+  /** Makes it, and removes from it what nobody will ask for. */
+  static async open({ dataDirectory, binding, requested }: FolderOptions): Promise<PrefetchFolder> {
+    const path = prefetchPath(dataDirectory);
+    const names = await list(path);
+    const wasRefused = names.includes(requested);
+    if (wasRefused || (await readBinding(path)) !== binding) await removeBoundFolder(path);
+    // anew, where it holds nothing that hangs on it: the launcher wants it newer than the settings' files
+    else if (!names.some((name) => segmentPattern.test(name))) await rm(join(path, 'bound'));
+    await makeBoundFolder(path, binding);
+    const folder = new PrefetchFolder(path, binding, wasRefused);
+    await folder.#removeStale(requested);
+    return folder;
+  }
+
+  async pace(): Promise<Pace | undefined> {
+    const text = await readFile(join(this.#path, 'pace'), 'latin1').catch(ignoreAbsent(''));
+    const [depth, published, endedAt] = pacePattern.exec(text)?.slice(1).map(Number) ?? [];
+    return depth === undefined || published === undefined || endedAt === undefined
+      ? undefined
+      : { depth, published, endedAt };
+  }
+
+  async setPace({ depth, published, endedAt }: Pace): Promise<void> {
+    await writeFile(join(this.#path, 'pace'), `${depth} ${published} ${endedAt}\n`, { mode: 0o600 });
+  }
+
+  async published(): Promise<ReadonlySet<string>> {
+    return new Set((await list(this.#path)).filter((name) => segmentPattern.test(name)));
+  }
+
+  /**
+   * `write` makes the file, whole and durable, and says whether it may be handed out. @returns whether it is, now.
+   * Not where the folder is another call's meanwhile: that one has removed all files that were there.
+   */
+  async publish(name: string, write: (path: string) => Promise<boolean>): Promise<boolean> {
+    const path = join(this.#path, `${name}${leftOverMark}${temporarySuffix()}`);
+    try {
+      if (!(await write(path)) || (await readBinding(this.#path)) !== this.#binding) return false;
+      await rename(path, join(this.#path, name));
+      return true;
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
+  /** What a killed process left, and what PostgreSQL has gone past. */
+  async #removeStale(requested: string): Promise<void> {
+    for (const name of await list(this.#path)) {
+      const [owner, suffix] = name.split(leftOverMark);
+      const isPast = segmentPattern.test(name) && (name.slice(0, 8) !== requested.slice(0, 8) || name <= requested);
+      const isLeft = owner !== undefined && suffix !== undefined && ownerOf(suffix) === 'nobody';
+      if (isPast || isLeft) await rm(join(this.#path, name), { recursive: true, force: true });
+    }
+  }
+}
+
+async function list(folder: string): Promise<string[]> {
+  return readdir(folder).catch(ignoreAbsent([]));
+}
+
+function ignoreAbsent<T>(instead: T): (error: unknown) => T {
+  return (error) => {
+    if (systemErrorCode(error) === 'ENOENT') return instead;
+    throw error;
+  };
+}

@@ -1,0 +1,51 @@
+/** Which segments are fetched ahead: those that follow without a gap, of which it is known that all of each is true (H2). */
+import type { WalBehind } from '../../archive/wal-behind.ts';
+import type { Lsn } from '../../postgres/lsn.ts';
+import { parseWalFileName, type SegmentName, segmentNameAt, segmentStart } from '../../postgres/wal-file-name.ts';
+import type { SegmentFetch } from './fetch.ts';
+import { readHistory } from './true-part.ts';
+
+export interface PlanOptions {
+  readonly behind: WalBehind;
+  /** How many at most. */
+  readonly most: number;
+  readonly segmentSizeBytes: number;
+}
+
+/** Behind the requested one, in their order. @throws an error when a history cannot be read: then nothing is known. */
+export async function planAhead(
+  fetch: SegmentFetch,
+  { behind, most, segmentSizeBytes }: PlanOptions,
+): Promise<SegmentName[]> {
+  const { file, endAt } = fetch;
+  const start = segmentStart(file, segmentSizeBytes);
+  const stored = new Set(behind.segments.map(({ name }) => name));
+  if (start === undefined || stored.size === 0 || most < 1) return [];
+  const sizeBytes = BigInt(segmentSizeBytes);
+  const end = await knownEnd(fetch, behind);
+  const found: SegmentName[] = [];
+  for (let at = start + sizeBytes; found.length < most; at += sizeBytes) {
+    const name = segmentNameAt(file.timeline, at, segmentSizeBytes);
+    const next = parseWalFileName(name);
+    if (next?.kind !== 'segment' || !stored.has(name)) break;
+    if (endAt !== undefined && name.slice(8) >= endAt.name.slice(8)) break;
+    if (end !== undefined && at + sizeBytes > end) break;
+    found.push(next);
+  }
+  return found;
+}
+
+/** Where the timeline that is followed left this one; where that is not known, the first place at which any did. Undefined: nowhere. */
+async function knownEnd(fetch: SegmentFetch, { histories }: WalBehind): Promise<Lsn | undefined> {
+  const { file, timeline } = fetch;
+  if (timeline === file.timeline) return undefined;
+  const isChosen = timeline !== undefined && timeline > file.timeline;
+  const later = isChosen ? [timeline] : histories.map((history) => history.timeline);
+  const read = await Promise.all(later.map((one) => readHistory(fetch, one)));
+  const ends = read.flatMap(({ ancestors }) => ancestors).filter((one) => one.timeline === file.timeline);
+  return ends.map(({ end }) => end).reduce<Lsn | undefined>(earlier, undefined);
+}
+
+function earlier(one: Lsn | undefined, other: Lsn): Lsn {
+  return one === undefined || other < one ? other : one;
+}
