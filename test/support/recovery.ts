@@ -115,7 +115,9 @@ export class GatedRecovery {
     writeFileSync(this.#hold, '');
     writeFileSync(
       join(this.#folder, 'gate'),
+      // what an earlier call has fetched of it would be there, whatever becomes of the archive
       `[ "$1" = ${options.before} ] && [ -e ${this.#hold} ] || exit 0
+rm -rf pg_wal/.wal-t/prefetch
 : >${this.#asked}
 while [ -e ${this.#hold} ]; do sleep 0.02; done\n`,
     );
