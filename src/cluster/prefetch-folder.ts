@@ -3,9 +3,11 @@
  *
  *   pg_wal/.wal-t/prefetch/bound   what all of them hang on: see ahead.ts; with the words of the command line that stand before %f
  *   pg_wal/.wal-t/prefetch/<name>  a whole segment, verified and fsynced (H4)
+ *   pg_wal/.wal-t/prefetch/until   a standby is not given them later than when this file was last changed, seemingly (H2)
+ *   pg_wal/.wal-t/prefetch/now     when the launcher compared the two
  *   pg_wal/.wal-t/prefetch/pace    how many at a time, and when: one line
  */
-import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { ownerOf, temporarySuffix } from '../left-overs.ts';
@@ -45,7 +47,7 @@ export class PrefetchFolder {
     this.wasRefused = wasRefused;
   }
 
-  /** Makes it, and removes from it what nobody will ask for. */
+  /** Makes it, and removes from it what a killed process left. */
   static async open({ dataDirectory, binding, requested }: FolderOptions): Promise<PrefetchFolder> {
     const path = prefetchPath(dataDirectory);
     const names = await list(path);
@@ -55,7 +57,7 @@ export class PrefetchFolder {
     else if (!names.some((name) => segmentPattern.test(name))) await rm(join(path, 'bound'));
     await makeBoundFolder(path, binding);
     const folder = new PrefetchFolder(path, binding, wasRefused);
-    await folder.#removeStale(requested);
+    await folder.#removeLeftOvers();
     return folder;
   }
 
@@ -69,6 +71,17 @@ export class PrefetchFolder {
 
   async setPace({ depth, published, endedAt }: Pace): Promise<void> {
     await writeFile(join(this.#path, 'pace'), `${depth} ${published} ${endedAt}\n`, { mode: 0o600 });
+  }
+
+  /** Of what is there only these are true as far as is known now, and for a standby no longer than `lastMs`. */
+  async keepOnly(names: readonly string[], lastMs: number): Promise<void> {
+    for (const name of await this.published()) {
+      if (!names.includes(name)) await rm(join(this.#path, name), { recursive: true, force: true });
+    }
+    const until = join(this.#path, 'until');
+    await writeFile(until, '', { mode: 0o600 });
+    const time = new Date((await stat(until)).mtimeMs + lastMs); // by the clock of that file system, which the launcher compares by, too
+    await utimes(until, time, time);
   }
 
   async published(): Promise<ReadonlySet<string>> {
@@ -90,13 +103,10 @@ export class PrefetchFolder {
     }
   }
 
-  /** What a killed process left, and what PostgreSQL has gone past. */
-  async #removeStale(requested: string): Promise<void> {
+  async #removeLeftOvers(): Promise<void> {
     for (const name of await list(this.#path)) {
-      const [owner, suffix] = name.split(leftOverMark);
-      const isPast = segmentPattern.test(name) && (name.slice(0, 8) !== requested.slice(0, 8) || name <= requested);
-      const isLeft = owner !== undefined && suffix !== undefined && ownerOf(suffix) === 'nobody';
-      if (isPast || isLeft) await rm(join(this.#path, name), { recursive: true, force: true });
+      const suffix = name.split(leftOverMark)[1];
+      if (suffix !== undefined && ownerOf(suffix) === 'nobody') await rm(join(this.#path, name), { force: true });
     }
   }
 }

@@ -227,7 +227,14 @@ describe('what was fetched ahead', () => {
     await cluster.fetch(at(1, 4));
     expect(cluster.prefetched).toEqual(range(1, 5, 9));
     const others = readdirSync(cluster.prefetch()).filter((name) => name.length !== 24);
-    expect(others.sort()).toEqual([own, 'bound', 'pace'].sort());
+    expect(others.sort()).toEqual([own, 'bound', 'pace', 'until'].sort());
+  });
+
+  it('H2: goes where it is known meanwhile that a timeline left before', async () => {
+    const cluster = await filled();
+    await cluster.archive('00000002.history', Buffer.from('1\t0/480000\tno recovery target specified\n'));
+    await cluster.fetch(at(1, 1));
+    expect(cluster.prefetched).toEqual(range(1, 2, 3));
   });
 
   it('H2: goes when a segment is refused', async () => {

@@ -54,6 +54,12 @@ describe('what was fetched ahead', () => {
     expect(cluster.prefetched).toEqual([]);
   });
 
+  it('is handed out to a standby, too', async () => {
+    const cluster = await prefetched();
+    writeFileSync(join(cluster.data, 'standby.signal'), '');
+    expect(await cluster.launch([next, target], noNode)).toMatchObject({ code: 0 });
+  });
+
   it('is handed out though another place was refused', async () => {
     const cluster = await prefetched();
     writeFileSync(join(cluster.data, 'pg_wal/.wal-t/last-refused'), `${at(3, 1)} 1 1 1790000000\n`);
@@ -67,6 +73,8 @@ describe('what was fetched ahead', () => {
     readonly env?: Readonly<Record<string, string>>;
     /** What Node.js then answers, when it runs; unless told, that it is delivered. */
     readonly code?: number;
+    /** What the launcher answers where Node.js fails. */
+    readonly status?: number;
   }
   const inFuture = new Date(Date.now() + 3_600_000);
   const place = (cluster: Cluster) => cluster.prefetch(next);
@@ -95,6 +103,22 @@ describe('what was fetched ahead', () => {
       code: 200,
     },
     {
+      what: 'H2: of a standby that has waited with it',
+      change: (cluster) => {
+        writeFileSync(join(cluster.data, 'standby.signal'), '');
+        utimesSync(cluster.prefetch('until'), 0, 0);
+      },
+      status: 70,
+    },
+    {
+      what: 'H2: of a standby, and of no known time',
+      change: (cluster) => {
+        writeFileSync(join(cluster.data, 'standby.signal'), '');
+        rmSync(cluster.prefetch('until'));
+      },
+      status: 70,
+    },
+    {
       what: 'a link',
       change: (cluster) => {
         renameSync(place(cluster), join(cluster.data, 'elsewhere'));
@@ -114,7 +138,7 @@ describe('what was fetched ahead', () => {
 
   it.each(doubts)(
     'is not handed out where it is $what',
-    async ({ change, words = [next, target], env = {}, code = 0 }) => {
+    async ({ change, words = [next, target], env = {}, code = 0, status = 200 }) => {
       const cluster = await prefetched();
       await change?.(cluster);
       const before = readdirSync(cluster.prefetch());

@@ -137,7 +137,7 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
       renameSync(history, `${history}.away`);
       const [hold, asked] = [join(repository.folder, 'hold'), join(repository.folder, 'asked')];
       writeFileSync(hold, '');
-      const gate = `if [ %f = 00000001${place} ] && [ -e ${hold} ]; then : >${asked}; while [ -e ${hold} ]; do sleep 0.02; done; fi`;
+      const gate = `if [ %f = 00000001${place} ] && [ -e ${hold} ]; then rm -rf pg_wal/.wal-t/prefetch; : >${asked}; while [ -e ${hold} ]; do sleep 0.02; done; fi`;
       const server = serverOn(base, repository, {
         restore_command: `${gate}; ${flagged(repository, '')}`,
         recovery_target_timeline: goal,

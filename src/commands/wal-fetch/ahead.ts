@@ -27,8 +27,9 @@ export interface Delivered extends SegmentFetch {
 const firstDepth = 4;
 /** The share of the free space that a batch may take. */
 const spaceShare = 0.1;
-/** How old a standby's answers may become: a promotion elsewhere changes what is true (H2). */
+/** A promotion elsewhere changes what is true (H2): so a standby is fetched as much as it replays in so long, and given it no longer than that. */
 const standbyBatchMs = 10_000;
+const standbyLastMs = 2 * standbyBatchMs;
 
 /** Comes to an end soon, whatever happens: `hanging` when something of it does not. */
 export async function fetchAhead(fetch: Delivered): Promise<'delivered' | 'hanging'> {
@@ -86,6 +87,8 @@ class Batch {
     const depth = last?.depth ?? (folder.wasRefused ? 1 : firstDepth);
     const most = Math.min(depth, this.#mostNow(last), await this.#mostOf(segmentSizeBytes));
     const plan = await planAhead(this.#fetch, { behind: await behind, most, segmentSizeBytes });
+    const names = plan.map(({ name }) => name);
+    await folder.keepOnly(names, standbyLastMs);
     const there = await folder.published();
     const wanted = plan.filter(({ name }) => !there.has(name));
     await this.#fetchAll(wanted, { folder, segmentSizeBytes });
