@@ -1,0 +1,219 @@
+/** Real recoveries with batches: the same rows by few starts of Node.js, whatever is killed, damaged, full or stuck; and nothing is left behind. */
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { CountedNode } from '../support/counted-node.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
+import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
+import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
+import { stallDownload } from '../support/network-faults.ts';
+import { PostgresServer } from '../support/postgres.ts';
+import { at, PrefetchingCluster } from '../support/prefetching.ts';
+import { archiveRow, flipByte, insertRow, rowsOf } from '../support/recovery.ts';
+import { s3Settings, TestRepository } from '../support/repository.ts';
+import { launcher, run } from '../support/run.ts';
+import { S3Server } from '../support/s3-server.ts';
+import { makeSegment } from '../support/segment.ts';
+import { waitFor } from '../support/wait.ts';
+
+const torture = process.env.TORTURE === '1';
+const rows = 40;
+const allRows = Array.from({ length: rows }, (_, index) => index + 1).join(' ');
+
+interface Archived {
+  readonly folder: string;
+  readonly repository: TestRepository;
+  /** A cold copy from before the rows. */
+  readonly base: PostgresServer;
+  /** Of the rows, by their numbers from 1. */
+  readonly segments: readonly string[];
+}
+
+async function archive(major: number): Promise<Archived> {
+  const folder = makeFolder('archived');
+  const repository = await new TestRepository({ folder }).init();
+  const server = PostgresServer.create({ major, settings: repository.serverSettings });
+  await server.start();
+  await server.query('create table t (n int)');
+  await server.stop();
+  const base = server.copy();
+  await server.start();
+  const segments: string[] = [''];
+  for (let n = 1; n <= rows; n += 1) {
+    await insertRow(server, n);
+    if (n === 20) await server.query(`select pg_create_restore_point('middle')`);
+    segments.push(await server.switchWal());
+  }
+  await server.waitUntilAllArchived();
+  await server.remove();
+  return { folder, repository, base, segments };
+}
+
+const prefetchIn = ({ dataDirectory }: PostgresServer) => join(dataDirectory, 'pg_wal/.wal-t/prefetch');
+
+function prefetchedIn(server: PostgresServer): string[] {
+  if (!existsSync(prefetchIn(server))) return [];
+  return readdirSync(prefetchIn(server)).filter((name) => /^[0-9A-F]{24}$/.test(name));
+}
+
+describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
+  let archived: Archived;
+  beforeAll(async () => {
+    archived = await archive(major);
+  });
+  afterAll(async () => {
+    await archived.base.remove();
+    removeFolder(archived.folder);
+  });
+
+  /** A server that is to recover from a copy of the archive. */
+  async function recovering(settings: Readonly<Record<string, string>> = {}) {
+    const repository = new TestRepository({ settings });
+    await run('cp', ['-a', archived.repository.root, repository.root]);
+    const node = new CountedNode(temporaryFolder());
+    const server = archived.base.copy();
+    onTestFinished(() => server.remove());
+    const command = `WALT_NODE=${node.path} WALT_CONFIG=${repository.config} ${launcher('wal-fetch')} %f %p`;
+    server.configure({ archive_mode: 'off', restore_command: command });
+    return { server, repository, node };
+  }
+
+  it('recovers the same by far fewer starts of Node.js, and nothing is left', async () => {
+    const { server, node } = await recovering();
+    server.signal('recovery.signal');
+    await server.open();
+    expect(await rowsOf(server)).toBe(allRows);
+    // batches of 4, 8, 16, 32; the end of the WAL and histories are asked for besides
+    expect(node.starts).toBeLessThan(20);
+    expect(existsSync(prefetchIn(server))).toBe(false);
+    const { server: plain, node: every } = await recovering({ WALT_WAL_FETCH_AHEAD: '0' });
+    plain.signal('recovery.signal');
+    await plain.open();
+    expect(await rowsOf(plain)).toBe(allRows);
+    expect(every.starts).toBeGreaterThan(rows);
+  });
+
+  it('lets a standby follow, and be promoted into a server that archives and has nothing left', async () => {
+    const { server, repository, node } = await recovering();
+    server.configure({ archive_mode: 'on', archive_command: repository.serverSettings.archive_command ?? '' });
+    server.signal('standby.signal');
+    await server.start();
+    await waitFor('all rows', async () => (await rowsOf(server)) === allRows);
+    const before = node.starts;
+    expect(before).toBeLessThan(rows);
+    await server.query('select pg_promote()');
+    await archiveRow(server, rows + 1);
+    await server.waitUntilAllArchived();
+    expect(existsSync(prefetchIn(server))).toBe(false);
+    expect(await rowsOf(server)).toBe(`${allRows} ${rows + 1}`);
+  });
+
+  it('H4: goes on after kills of the server and its commands, with nothing of an earlier start', async () => {
+    const { server, repository } = await recovering();
+    server.signal('recovery.signal');
+    for (let round = 0; round < (torture ? 12 : 4); round += 1) {
+      server.launch();
+      await waitFor('a batch, or the end', () => prefetchedIn(server).length > 0 || isOpen(server));
+      await server.stop('SIGKILL');
+      await run('pkill', ['-KILL', '-f', repository.config]);
+      // what a power failure may make of what was not asked for yet
+      for (const name of prefetchedIn(server)) await run('cp', ['/dev/null', join(prefetchIn(server), name)]);
+    }
+    await server.open();
+    expect(await rowsOf(server)).toBe(allRows);
+    expect(existsSync(prefetchIn(server))).toBe(false);
+  });
+
+  it('stops at a damaged segment though it recovers in batches, and goes on once it is mended', async () => {
+    const { server, repository } = await recovering();
+    const damaged = archived.segments[9] ?? '';
+    flipByte(repository.object(damaged));
+    server.signal('recovery.signal');
+    server.launch();
+    await waitFor('the server to stop', () => !server.isRunning);
+    expect(server.log).toMatch(new RegExp(`^wal-fetch: error: ".*/${damaged}" in .* is damaged`, 'm'));
+    expect(server.log).not.toContain('selected new timeline');
+    flipByte(repository.object(damaged));
+    await server.open();
+    expect(await rowsOf(server)).toBe(allRows);
+  });
+
+  it('leaves nothing where a target is reached in the middle', async () => {
+    const { server } = await recovering();
+    server.configure({ recovery_target_name: 'middle', recovery_target_action: 'promote' });
+    server.signal('recovery.signal');
+    await server.open();
+    expect(await rowsOf(server)).toBe(allRows.slice(0, allRows.indexOf(' 21')));
+    expect(existsSync(prefetchIn(server))).toBe(false);
+  });
+});
+
+function isOpen(server: PostgresServer): boolean {
+  return !server.isRunning || server.log.includes('archive recovery complete');
+}
+
+const target = 'pg_wal/RECOVERYXLOG';
+const names = [1, 2, 3, 4, 5, 6].map((place) => at(1, place));
+const first = at(1, 1);
+
+describe('a batch', () => {
+  it.runIf(hasFaultyFs)('ends when the disk is full, and leaves no half of a segment', async () => {
+    const cluster = await PrefetchingCluster.create(names);
+    rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
+    const fs = await FaultyFs.mount(cluster.data);
+    await fs.set({ spaceBytes: 2.5 * 2 ** 20 });
+    const words = [first, target];
+    const { code, stderr } = await cluster.repository.run('wal-fetch', words, { cwd: fs.path, asRoot: true });
+    expect(code, stderr).toBe(0);
+    expect(cluster.delivered?.equals(makeSegment(first))).toBe(true);
+    expect(stderr).toMatch(/^wal-fetch: info: "[0-9A-F]{24}" could not be fetched ahead: .*(?:ENOSPC|no space)/m);
+    expect(cluster.prefetched.length).toBeLessThanOrEqual(1);
+    expect(leftOvers(cluster)).toEqual([]);
+    await fs.set({});
+    for (const name of names) {
+      expect((await cluster.repository.run('wal-fetch', [name, target], { cwd: fs.path, asRoot: true })).code).toBe(0);
+      expect(cluster.delivered?.equals(makeSegment(name))).toBe(true);
+    }
+  });
+
+  it.runIf(hasFaultyFs)('does not hold back what was asked for when the storage hangs', async () => {
+    const cluster = await PrefetchingCluster.create(names);
+    const fs = await FaultyFs.mount(cluster.repository.root);
+    const settings = { WALT_REPO: `file://${fs.path}`, WALT_AHEAD_TIMEOUT: '200ms' };
+    cluster.repository.configure(settings);
+    rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
+    await fs.set({ delayMs: { open: 300 } });
+    const running = cluster.launch([first, target]);
+    await waitFor('the segment', () => existsSync(join(cluster.data, target)));
+    await fs.set({ hang: ['*'] });
+    const { code, stderr } = await running;
+    expect(code, stderr).toBe(0);
+    expect(cluster.delivered?.equals(makeSegment(first))).toBe(true);
+    await fs.set({});
+  });
+
+  it('does not hold back what was asked for when a download is stuck', async () => {
+    const server = await S3Server.start();
+    onTestFinished(() => server.stop());
+    const proxy = await FaultProxy.start(server.s3);
+    onTestFinished(() => proxy.stop());
+    const cluster = await PrefetchingCluster.create(names);
+    const settings = { ...s3Settings(proxy.s3, 'stuck'), WALT_AHEAD_TIMEOUT: '200ms' };
+    cluster.repository.configure(settings);
+    rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
+    expect((await cluster.repository.run('wal-t', ['init'])).code).toBe(0);
+    for (const name of names) await cluster.archive(name, makeSegment(name), settings);
+    for (const stuck of [2, 4])
+      proxy.inject(stallDownload(1000), { kind: 'GetObject', key: new RegExp(`${at(1, stuck)}$`) });
+    const { code, stderr } = await cluster.launch([first, target]);
+    expect(code, stderr).toBe(0);
+    expect(cluster.delivered?.equals(makeSegment(first))).toBe(true);
+    expect(cluster.prefetched).not.toContain(at(1, 2));
+    expect(leftOvers(cluster)).toEqual([]);
+    expect(statSync(cluster.prefetch('pace')).size).toBeGreaterThan(0);
+  });
+});
+
+function leftOvers(cluster: PrefetchingCluster): string[] {
+  return readdirSync(cluster.prefetch()).filter((name) => name.includes('.wal-t-'));
+}
