@@ -1,5 +1,5 @@
 /** Real recoveries with batches: the same rows by few starts of Node.js, whatever is killed, damaged, full or stuck; and nothing is left behind. */
-import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { CountedNode } from '../support/counted-node.ts';
@@ -202,7 +202,11 @@ describe('a batch', () => {
     cluster.repository.configure(settings);
     rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
     expect((await cluster.repository.run('wal-t', ['init'])).code).toBe(0);
-    for (const name of names) await cluster.archive(name, makeSegment(name), settings);
+    for (const name of names) {
+      writeFileSync(join(cluster.data, 'pg_wal', name), makeSegment(name));
+      const pushed = await cluster.repository.run('wal-push', [`pg_wal/${name}`], { cwd: cluster.data, asRoot: true });
+      expect(pushed.code, pushed.stderr).toBe(0);
+    }
     for (const stuck of [2, 4])
       proxy.inject(stallDownload(1000), { kind: 'GetObject', key: new RegExp(`${at(1, stuck)}$`) });
     const { code, stderr } = await cluster.launch([first, target]);

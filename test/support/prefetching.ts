@@ -44,9 +44,9 @@ export class PrefetchingCluster {
     return cluster;
   }
 
-  async archive(name: string, content: Buffer, settings: Readonly<Record<string, string>> = {}): Promise<void> {
+  async archive(name: string, content: Buffer): Promise<void> {
     const path = this.#put(name, content);
-    await walPush(this.context(settings), { path, name });
+    await walPush(this.context(), { path, name });
     rmSync(join(this.data, path));
   }
 
