@@ -20,11 +20,11 @@ const onDemand = {
 } as const;
 /** Text forms where there are keys; a zstd where Node.js has none. */
 const keysOnDemand = { ...onDemand.src, codec: 'age-text zstd-binding' };
-/** What reads WAL, for `wal-fetch --beside`, and the configuration, for a standby where there is a later timeline. */
-const besideOnDemand = {
+/** What reads WAL, for `wal-fetch --beside`; the configuration, for a standby where there is a later timeline; and batches, for recoveries. */
+const fetchOnDemand = {
   '': 'byte-path',
-  cluster: 'configuration-files recovery-target',
-  'commands/wal-fetch': 'beside left-timeline',
+  cluster: 'configuration-files prefetch-folder recovery-target',
+  'commands/wal-fetch': 'ahead ahead-plan beside left-timeline',
   postgres: 'wal-crc wal-events wal-page wal-record wal-scanner',
 };
 
@@ -45,7 +45,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       cli: 'aws-environment parsed run',
       'cli/main': 'wal-push',
       // what waits besides is looked for at each call
-      cluster: 'ahead archive-status data-directory known-repository postmaster-pid push-markers wal-file',
+      cluster: 'ahead archive-status data-directory known-repository postmaster-pid prefetched push-markers wal-file',
       commands: 'context init keys wal-push',
       'commands/wal-push': 'ahead cluster push',
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
@@ -57,16 +57,16 @@ const allowed: Readonly<Record<string, Contents>> = {
     packages: ['is-network-error', 'leven', 'p-retry'],
     src: {
       ...shared,
-      archive: 'archive keys repository wal-archive wal-end',
+      archive: 'archive keys repository wal-archive wal-behind wal-end',
       cli: 'aws-environment parsed run',
       'cli/main': 'wal-fetch',
-      cluster: 'data-directory last-refused postmaster-pid',
+      cluster: 'ahead data-directory last-refused postmaster-pid prefetched',
       commands: 'context keys wal-fetch which-cluster',
       'commands/wal-fetch': 'deliver own-segment trying true-part',
       postgres: 'control-file lsn timeline-history wal-file-name',
       storage: 'deadline file file-naming file-patience open storage',
     },
-    onDemand: { ...keysOnDemand, ...besideOnDemand },
+    onDemand: { ...keysOnDemand, ...fetchOnDemand },
   },
   worker: {
     packages: [],
