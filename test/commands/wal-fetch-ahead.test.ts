@@ -95,9 +95,15 @@ describe('a batch', () => {
     expect(cluster.prefetched).toEqual(expected);
   });
 
-  it('H2: is none behind a segment of which only a part is true', async () => {
-    const cluster = await PrefetchingCluster.create([...range(1, 5, 9)], histories);
-    expect(await cluster.fetch(at(1, 6), { timeline: '2' })).toBe('delivered');
+  it.each([
+    ['the timeline that is followed left', ['recovery.signal'], { timeline: '2' }],
+    ['a later timeline left, and a standby is given no more', ['standby.signal'], {}],
+  ])('H2: is none behind a segment within which %s', async (_, [signal = ''], flags) => {
+    const cluster = await PrefetchingCluster.create(range(1, 5, 9), {
+      '00000002.history': histories['00000002.history'],
+    });
+    writeFileSync(join(cluster.data, signal), '');
+    expect(await cluster.fetch(at(1, 6), flags)).toBe('delivered');
     expect(cluster.delivered?.equals(makeSegment(at(1, 6)))).toBe(false);
     expect(existsSync(cluster.prefetch())).toBe(false);
   });
