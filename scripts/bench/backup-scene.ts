@@ -1,0 +1,70 @@
+/** What all contenders of the backups' bench share: the cluster, where they store, and what they must leave behind. */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { account, giveAway } from '../../test/support/account.ts';
+import type { PostgresServer } from '../../test/support/postgres.ts';
+import { plainEnvironment } from '../../test/support/run.ts';
+import { sizeOf } from './cluster.ts';
+import type { Contender } from './measure.ts';
+
+export interface Scene {
+  readonly folder: string;
+  readonly server: PostgresServer;
+  readonly size: ReturnType<typeof sizeOf>;
+  /** What each contender has stored, in bytes, by its name. */
+  readonly stored: Map<string, number>;
+  /** The settings that the server archives by: the contender's whose turn it is. */
+  readonly config: string;
+}
+
+/** Removes what was restored when it is of the right size. */
+export function expectRestored({ size }: Scene, name: string, target: string): void {
+  const found = sizeOf(target);
+  if (found.files !== size.files || found.bytes !== size.bytes) {
+    throw new Error(`${name} restored ${found.files} files, ${found.bytes} bytes, not ${size.files}, ${size.bytes}`);
+  }
+  rmSync(target, { recursive: true, force: true });
+}
+
+export function makeEmpty(folder: string): void {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { mode: 0o700 });
+  giveAway(folder);
+}
+
+/** Of all files below the folder whose path fits. */
+export function bytesIn(folder: string, kind: RegExp): number {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => kind.test(path))
+    .reduce((sum, path) => sum + statSync(path).size, 0);
+}
+
+/** What the one before has written is on the disk before the next one begins: each waits for its own bytes alone. */
+export function settled(contenders: readonly Contender[]): Contender[] {
+  return contenders.map((contender) => ({
+    ...contender,
+    before: () => {
+      contender.before?.();
+      call('sync', []);
+    },
+  }));
+}
+
+/** Runs a command as the servers' account. @returns what it printed. */
+export function call(
+  command: string,
+  words: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): string {
+  const { status, stdout, stderr } = spawnSync(command, words, {
+    ...account,
+    cwd: '/',
+    env: { ...plainEnvironment(), ...env },
+    encoding: 'utf8',
+  });
+  if (status !== 0) throw new Error(`${command} ended with ${status}: ${stderr}${stdout}`);
+  return stdout;
+}
