@@ -152,7 +152,15 @@ export function findBarman(scene: Scene, { endpoint, bucket, ...s3 }: S3Endpoint
   const server = ['--host', scene.server.folder, '--user', 'postgres'];
   const contender: Contender = {
     name: 'barman-cloud-backup, S3',
-    command: ['barman-cloud-backup', ...options, ...server, '--endpoint-url', endpoint, `s3://${bucket}/${run}`, 'bench'],
+    command: [
+      'barman-cloud-backup',
+      ...options,
+      ...server,
+      '--endpoint-url',
+      endpoint,
+      `s3://${bucket}/${run}`,
+      'bench',
+    ],
     env,
   };
   return [{ program: found.stdout.trim(), options: options.join(' '), fsync: 'S3', contenders: [contender] }];

@@ -47,7 +47,10 @@ export function report({ results, peers, stored, size }: Found): { readonly text
   const ratios = ratiosOf(results);
   const blocks = [
     [`${(size.bytes / 1e6).toFixed(0)} MB in ${size.files} files`, head, ...rows],
-    ['push; fetch: zstd 3, page checksums, CRC-32C and SHA-256; fsyncs: each object; each file and folder', ...programs],
+    [
+      'push; fetch: zstd 3, page checksums, CRC-32C and SHA-256; fsyncs: each object; each file and folder',
+      ...programs,
+    ],
     [...ratios.map(line), peakLine(results)],
   ];
   return { text: blocks.map((lines) => lines.join('\n')).join('\n\n'), ratios };

@@ -54,11 +54,7 @@ export function settled(contenders: readonly Contender[]): Contender[] {
 }
 
 /** Runs a command as the servers' account. @returns what it printed. */
-export function call(
-  command: string,
-  words: readonly string[],
-  env: Readonly<Record<string, string>> = {},
-): string {
+export function call(command: string, words: readonly string[], env: Readonly<Record<string, string>> = {}): string {
   const { status, stdout, stderr } = spawnSync(command, words, {
     ...account,
     cwd: '/',

@@ -90,8 +90,13 @@ function repositories({ folder }: Scene, endpoint: S3Endpoint | undefined): OurR
 
 /** From here on the server archives into this repository, and that is meant. */
 function archiveInto({ server, config }: Scene, repository: OurRepository): void {
+  const walFolder = join(server.dataDirectory, 'pg_wal');
   writeFileSync(config, readFileSync(repository.config));
-  rmSync(join(server.dataDirectory, 'pg_wal/.wal-t'), { recursive: true, force: true });
+  rmSync(join(walFolder, '.wal-t'), { recursive: true, force: true });
+  // a backup that begins where nothing was written since looks for the last segment, which the repository before has
+  const archived = readdirSync(join(walFolder, 'archive_status')).filter((name) => /^[0-9A-F]{24}\.done$/.test(name));
+  const last = archived.sort().at(-1)?.replace('.done', '');
+  if (last !== undefined) call(launcher('wal-push'), [join(walFolder, last)], { WALT_CONFIG: repository.config });
 }
 
 /** Makes the repository, with some WAL of the cluster in it. */
