@@ -81,7 +81,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       'commands/basebackup-fetch': 'restore-part',
       'commands/basebackup-push': 'store-part',
       'commands/verify': 'verify-part',
-      postgres: 'backup-manifest file-checksum page relation-file',
+      postgres: 'backup-manifest file-checksum page page-sum relation-file',
       storage: 'deadline file file-naming file-patience open storage',
     },
     onDemand: { ...onDemand.src, codec: 'zstd-binding' },
