@@ -5,18 +5,25 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-/** A whole collection, since what was held while two young ones passed is old; it takes some milliseconds. */
-const everyBytes = 32 * 1024 * 1024;
+/** What dies young, in a fraction of a millisecond. */
+const youngBytes = 4 * 1024 * 1024;
+/** All, since what was held while two young collections passed is old; it takes some milliseconds. */
+const allBytes = 32 * 1024 * 1024;
+
+type Collect = (options?: { readonly type: 'minor' }) => void;
 
 /** To be called with what has passed; looks after so many bytes. */
 export function garbageCollector(): (bytes: number) => void {
   setFlagsFromString('--expose-gc');
-  const collect: unknown = runInNewContext('gc');
-  let passed = 0;
+  const collect = runInNewContext('gc') as Collect | undefined;
+  let [sinceYoung, sinceAll] = [0, 0];
   return (bytes) => {
-    passed += bytes;
-    if (passed < everyBytes || typeof collect !== 'function') return;
-    passed = 0;
-    collect();
+    sinceYoung += bytes;
+    sinceAll += bytes;
+    if (sinceYoung < youngBytes) return;
+    sinceYoung = 0;
+    if (sinceAll < allBytes) return collect?.({ type: 'minor' });
+    sinceAll = 0;
+    collect?.();
   };
 }
