@@ -69,11 +69,57 @@ function isFolder(path: string | Buffer): Promise<boolean> {
 /** Writes all of `body` to a file that must not exist yet, and fsyncs it. A failed fsync is never tried a second time. */
 export async function writeNewFile(path: string, body: Bytes, mode = 0o600): Promise<void> {
   const handle = await open(path, 'wx', mode);
+  const behind = new WriteBehind(() => handle.datasync());
   try {
-    for await (const chunk of body) await writeAll(handle, chunk);
+    for await (const chunk of body) {
+      await writeAll(handle, chunk);
+      behind.wrote(chunk.length);
+    }
+    await behind.end();
     await handle.sync();
   } finally {
+    await behind.end().catch(() => undefined);
     await handle.close();
+  }
+}
+
+/** What a large file has so far is sent to the disk after so many bytes. */
+const behindBytes = 16 * 1024 * 1024;
+
+/** Keeps the disk busy while a large file is written: else all of it would wait for the fsync at the end. Makes nothing durable. */
+export class WriteBehind {
+  readonly #flush: () => Promise<void>;
+  #waitingBytes = 0;
+  #flushing: Promise<void> | undefined;
+  #failure: { readonly error: unknown } | undefined;
+
+  constructor(flush: () => Promise<void>) {
+    this.#flush = flush;
+  }
+
+  /** @throws what an earlier flush has thrown: the system tells of a failure once, and a later fsync would know nothing of it. */
+  wrote(bytes: number): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+    this.#waitingBytes += bytes;
+    if (this.#waitingBytes < behindBytes || this.#flushing !== undefined) return;
+    this.#waitingBytes = 0;
+    this.#flushing = this.#flush().then(
+      () => this.#ended(),
+      (error: unknown) => {
+        this.#failure = { error };
+        this.#ended();
+      },
+    );
+  }
+
+  #ended(): void {
+    this.#flushing = undefined;
+  }
+
+  /** Nothing is under way any more. @throws as `wrote`. */
+  async end(): Promise<void> {
+    await this.#flushing;
+    if (this.#failure !== undefined) throw this.#failure.error;
   }
 }
 

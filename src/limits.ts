@@ -45,8 +45,8 @@ export const limits = {
   /** A part is read in windows of this size, so many at the same time. */
   windowBytes: 4 * mebibyte,
   windowsInFlight: 2,
-  /** Files that are fsynced at the same time. */
-  syncsInFlight: 16,
+  /** Files that are fsynced at the same time: half of Node's threads, since the others decompress. */
+  syncsInFlight: 8,
   /** Pages with a wrong checksum that are named; more are only counted. */
   badPagesNamed: 1000,
   /** One ranged read: some gateways close a long response behind a slow reader. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type Bytes, bytesOf } from '../src/bytes.ts';
-import { makeFolders, replaceFile, syncFolder, writeNewFile } from '../src/durable-file.ts';
+import { makeFolders, replaceFile, syncFolder, WriteBehind, writeNewFile } from '../src/durable-file.ts';
 import { temporaryFolder } from './support/folders.ts';
 import { checkout } from './support/installation.ts';
 import { suffixOf } from './support/left-overs.ts';
@@ -190,6 +190,41 @@ describe('writeNewFile', () => {
   });
 });
 
+describe('what is flushed while it is written', () => {
+  const mebibyte = 1024 * 1024;
+
+  it('waits for so many bytes, is one at a time, and has ended at the end', async () => {
+    const running: (() => void)[] = [];
+    let begun = 0;
+    const behind = new WriteBehind(() => {
+      begun += 1;
+      return new Promise((resolve) => running.push(resolve));
+    });
+    for (let written = 0; written < 15; written += 1) behind.wrote(mebibyte);
+    expect(begun).toBe(0);
+    for (let written = 0; written < 40; written += 1) behind.wrote(mebibyte);
+    expect(begun).toBe(1);
+    let ended = false;
+    const end = behind.end().then(() => {
+      ended = true;
+    });
+    await new Promise(setImmediate);
+    expect(ended).toBe(false);
+    running.shift()?.();
+    await end;
+    behind.wrote(mebibyte);
+    expect(begun).toBe(2);
+  });
+
+  it('tells of its failure at the next byte and at the end, again and again', async () => {
+    const behind = new WriteBehind(() => Promise.reject(new Error('the disk is broken')));
+    behind.wrote(16 * mebibyte);
+    await expect(behind.end()).rejects.toThrow('the disk is broken');
+    expect(() => behind.wrote(1)).toThrow('the disk is broken');
+    await expect(behind.end()).rejects.toThrow('the disk is broken');
+  });
+});
+
 describe('syncFolder', () => {
   it('says when the folder is not there', async () => {
     const folder = temporaryFolder();
@@ -220,5 +255,19 @@ it.skipIf(!orFailInCi(traceable, 'strace cannot trace here'))(
     expect(found.map((call) => call.split(' ')[0])).toEqual(['write', 'fsync', 'rename', 'fsync']);
     expect(found[1]).toEqual(temporary);
     expect(found[3]).toBe(`fsync ${folder}`);
+  },
+);
+
+it.skipIf(!orFailInCi(traceable, 'strace cannot trace here'))(
+  'does not believe an fsync when a flush before it has failed: the system tells of an error once',
+  () => {
+    const path = join(temporaryFolder(), 'file');
+    const body = `
+      const chunks = Array.from({ length: 20 }, () => Buffer.alloc(1024 * 1024));
+      const said = await durable.writeNewFile(${JSON.stringify(path)}, chunks).catch((error) => error.code);
+      process.stdout.write(String(said));`;
+    const calls = ['-f', '-o', '/dev/null', '-e', 'inject=fdatasync:error=EIO'];
+    const { stdout } = spawnSync('strace', [...calls, process.execPath, ...script(body)], { cwd: checkout });
+    expect(stdout.toString()).toBe('EIO');
   },
 );

@@ -7,6 +7,7 @@ import {
   constants,
   fchmodSync,
   fchownSync,
+  fdatasync,
   futimesSync,
   lstatSync,
   openSync,
@@ -15,7 +16,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { type BytePath, showPath, toFilePath } from '../byte-path.ts';
+import { WriteBehind } from '../durable-file.ts';
 import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.ts';
@@ -32,9 +35,12 @@ export interface FileAttributes {
 
 export interface RestoredFile {
   write(chunk: Uint8Array): void;
-  end(): void;
-  abandon(): void;
+  /** Resolves when it is closed. */
+  end(): Promise<void>;
+  abandon(): Promise<void>;
 }
+
+const flush = promisify(fdatasync);
 
 /** Makes the file. @throws HostError when it cannot be, or when something is there. */
 export function makeFile(target: BytePath, { mode, mtimeNs, owner }: FileAttributes): RestoredFile {
@@ -45,22 +51,36 @@ export function makeFile(target: BytePath, { mode, mtimeNs, owner }: FileAttribu
       0o600,
     ),
   );
+  const behind = new WriteBehind(() => flush(fd));
+  const close = async () => {
+    try {
+      await behind.end();
+    } finally {
+      closeSync(fd);
+    }
+  };
   return {
-    write: (chunk) => {
-      for (let written = 0; written < chunk.length; ) {
-        written += attempt(target, () => writeSync(fd, chunk, written, chunk.length - written));
+    write: (chunk) =>
+      attempt(target, () => {
+        for (let written = 0; written < chunk.length; )
+          written += writeSync(fd, chunk, written, chunk.length - written);
+        behind.wrote(chunk.length);
+      }),
+    end: async () => {
+      try {
+        try {
+          if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
+          fchmodSync(fd, mode);
+          const seconds = Number(mtimeNs) / 1e9;
+          futimesSync(fd, seconds, seconds);
+        } finally {
+          await close();
+        }
+      } catch (error) {
+        throw unwritable(target, error);
       }
     },
-    end: () => {
-      attempt(target, () => {
-        if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
-        fchmodSync(fd, mode);
-        const seconds = Number(mtimeNs) / 1e9;
-        futimesSync(fd, seconds, seconds);
-        closeSync(fd);
-      });
-    },
-    abandon: () => closeSync(fd),
+    abandon: () => close().catch(() => undefined),
   };
 }
 

@@ -15,13 +15,14 @@ import { type BackupManifest, readManifest } from '../archive/manifest.ts';
 import { readStream } from '../archive/part.ts';
 import { parsePath, showPath, toBytePath } from '../byte-path.ts';
 import type { TablespacePlace } from '../cluster/restore-places.ts';
+import { syncFiles } from '../cluster/restored-file.ts';
 import { RestoredFolder } from '../cluster/restored-folder.ts';
 import { UsageError } from '../errors.ts';
 import { formatBackupManifest, type ManifestFile } from '../postgres/backup-manifest.ts';
 import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
-import type { RestoreBatch } from './basebackup-fetch/restore-part.ts';
+import { type RestoreBatch, targetsOf } from './basebackup-fetch/restore-part.ts';
 import type { Context } from './context.ts';
-import type { Crew } from './crew.ts';
+import { type Crew, Pool } from './crew.ts';
 
 export interface BasebackupFetchArguments {
   readonly dir: string;
@@ -75,7 +76,15 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
     tablespaces,
     again,
   });
-  const restore: Restore = { ...context, archive, manifest, target, keptBytes: 0, doneBytes: 0 };
+  const restore: Restore = {
+    ...context,
+    archive,
+    manifest,
+    target,
+    syncing: new Pool(['turn']),
+    keptBytes: 0,
+    doneBytes: 0,
+  };
   try {
     await restoreFiles(restore);
     await settle?.(target);
@@ -95,6 +104,8 @@ interface Restore extends Context {
   readonly archive: Archive;
   readonly manifest: BackupManifest;
   readonly target: RestoredFolder;
+  /** The files of one part after the other are made durable, here, while the workers go on. */
+  readonly syncing: Pool<'turn'>;
   keptBytes: number;
   doneBytes: number;
 }
@@ -195,6 +206,12 @@ async function restorePart(
     report(restore);
   });
   restore.keptBytes += kept;
+  const turn = await restore.syncing.take();
+  try {
+    await syncFiles(targetsOf(batch)); // also those that were there: their fsync may never have come
+  } finally {
+    restore.syncing.give(turn);
+  }
   if (part.last !== true) await target.noteFinished(part.sha256);
 }
 

@@ -9,10 +9,10 @@ import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.
 /** Takes the content of one file. */
 export interface FileSink {
   write(chunk: Uint8Array): void;
-  /** The whole content was right. */
-  end(): void;
+  /** The whole content was right. What it still does goes on beside the next file. */
+  end(): Promise<void> | void;
   /** It was not, or is not to be had. */
-  abandon(): void;
+  abandon(): Promise<void> | void;
 }
 
 export interface ReadPart {
@@ -38,7 +38,13 @@ export async function readPartFiles(
   options: ReadPartOptions,
 ): Promise<void> {
   const name = { backup: part.backup, part: part.number };
-  const waiting = files.map((file) => new Taking(file, startOf(file, part), { manifestChecksums, ...options }));
+  const endings: Promise<void>[] = [];
+  const onEnding = (ending: Promise<void>): void => {
+    ending.catch(() => undefined); // awaited when all are read
+    endings.push(ending);
+  };
+  const taken = { manifestChecksums, onEnding, ...options };
+  const waiting = files.map((file) => new Taking(file, startOf(file, part), taken));
   let current = 0;
   let offset = 0;
   try {
@@ -50,9 +56,12 @@ export async function readPartFiles(
     }
     if (current < waiting.length)
       throw new CorruptError(`the list of files names content that part ${part.number} does not have`);
+    await Promise.all(endings);
   } catch (error) {
-    waiting[current]?.abandon();
+    await waiting[current]?.abandon();
     throw error;
+  } finally {
+    await Promise.allSettled(endings);
   }
 }
 
@@ -66,23 +75,25 @@ function startOf({ path, extents }: FileLine, part: PartLine): number {
   });
 }
 
+interface TakingOptions extends Pick<ReadPart, 'manifestChecksums'>, Pick<ReadPartOptions, 'open'> {
+  readonly onEnding: (ending: Promise<void>) => void;
+}
+
 /** A file that is being taken out of a part. */
 class Taking {
   readonly #file: FileLine;
   readonly #start: number;
   readonly #open: (file: FileLine) => FileSink;
+  readonly #onEnding: (ending: Promise<void>) => void;
   readonly #checksum: ReturnType<typeof makeChecksum>;
   #sink: FileSink | undefined;
   #taken = 0;
 
-  constructor(
-    file: FileLine,
-    start: number,
-    { manifestChecksums, open }: ReadPartOptions & Pick<ReadPart, 'manifestChecksums'>,
-  ) {
+  constructor(file: FileLine, start: number, { manifestChecksums, open, onEnding }: TakingOptions) {
     this.#file = file;
     this.#start = start;
     this.#open = open;
+    this.#onEnding = onEnding;
     this.#checksum = makeChecksum(file.checksum === undefined ? 'NONE' : manifestChecksums);
   }
 
@@ -103,8 +114,9 @@ class Taking {
     this.#taken += piece.length;
     if (this.#taken < sizeBytes) return false;
     this.#expectChecksum();
-    this.#sink.end();
+    const ending = this.#sink.end();
     this.#sink = undefined;
+    if (ending !== undefined) this.#onEnding(ending);
     return true;
   }
 
@@ -114,7 +126,7 @@ class Taking {
     throw new CorruptError(`"${showPath(path)}" is not what was backed up: its checksum differs`);
   }
 
-  abandon(): void {
-    this.#sink?.abandon();
+  async abandon(): Promise<void> {
+    await this.#sink?.abandon();
   }
 }

@@ -35,7 +35,8 @@ import { makeFolder, removeFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { seededRandom } from '../support/random.ts';
 import { TestRepository } from '../support/repository.ts';
-import type { Ended } from '../support/run.ts';
+import { type Ended, launcher, run } from '../support/run.ts';
+import { hasTool } from '../support/tools.ts';
 import { waitFor } from '../support/wait.ts';
 
 const isTorture = process.env.TORTURE === '1';
@@ -459,6 +460,25 @@ describe('a restore that is killed', () => {
       await expectWhole(target);
       await expectStarts(target);
     }));
+
+  it.skipIf(!hasTool('strace'))(
+    'finds no cluster whose files are not durable: the control file gets its name last',
+    () =>
+      withTarget(async (target) => {
+        const trace = join(folder, 'trace');
+        const words = ['-f', '-y', '-s', '500', '-e', 'trace=fsync,rename', '-o', trace];
+        const settings = { ...env, WALT_CONFIG: repository.config };
+        const fetch = [launcher('basebackup-fetch'), target, whole];
+        const ended = await run('strace', [...words, ...fetch], { env: settings, asRoot: true });
+        expect(ended).toMatchObject({ code: 0 });
+        const before = readFileSync(trace, 'utf8').split(/rename\([^)]*pg_control"/)[0] ?? '';
+        const synced = new Set([...before.matchAll(/fsync\(\d+<([^>]*)>/g)].map(([, path]) => path));
+        const named = (name: string) => join(target, name === controlFile ? `${name}.wal-t-restore` : name);
+        const notDurable = namesIn(target).filter((name) => !synced.has(named(name)));
+        expect(notDurable.filter((name) => name !== 'backup_manifest')).toEqual([]);
+        expect(synced.size).toBeGreaterThan(1200);
+      }),
+  );
 
   it.each([
     { signal: 'SIGTERM', whom: 'the launcher' },

@@ -1,8 +1,8 @@
-/** A worker's task: reads one part and makes the files that stand in it, verified and durable. */
+/** A worker's task: reads one part and makes the files that stand in it, verified. They are made durable elsewhere, while it reads the next. */
 import type { Archive } from '../../archive/archive.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
 import type { BytePath } from '../../byte-path.ts';
-import { isRestored, makeFile, syncFiles, temporaryEnding } from '../../cluster/restored-file.ts';
+import { isRestored, makeFile, temporaryEnding } from '../../cluster/restored-file.ts';
 import type { OwnerRule } from '../../cluster/restored-folder.ts';
 import type { ManifestChecksums } from '../../postgres/file-checksum.ts';
 import { readPartFiles } from '../part-files.ts';
@@ -27,8 +27,8 @@ export async function restorePart(
   batch: RestoreBatch,
   { signal, progress }: { readonly signal: AbortSignal; readonly progress: (bytes: number) => void },
 ): Promise<number> {
-  const { part, manifestChecksums, root, renamed, owner, left } = batch;
-  const targetOf = ({ path }: FileLine): BytePath => `${root}/${path}${path === renamed ? temporaryEnding : ''}`;
+  const { part, manifestChecksums, owner, left } = batch;
+  const targetOf = (file: FileLine) => targetIn(batch, file);
   const missing: FileLine[] = [];
   let keptBytes = 0;
   for (const file of batch.files) {
@@ -45,6 +45,14 @@ export async function restorePart(
       makeFile(targetOf(file), { ...file, owner: owner === 'as backed up' ? { uid: file.uid, gid: file.gid } : owner });
     await readPartFiles(archive, { part, files: missing, manifestChecksums }, { signal, progress, open });
   }
-  await syncFiles(batch.files.map(targetOf)); // also those that were there: their fsync may never have come
   return keptBytes;
+}
+
+/** Where all files of the part are then. */
+export function targetsOf(batch: RestoreBatch): BytePath[] {
+  return batch.files.map((file) => targetIn(batch, file));
+}
+
+function targetIn({ root, renamed }: RestoreBatch, { path }: FileLine): BytePath {
+  return `${root}/${path}${path === renamed ? temporaryEnding : ''}`;
 }
