@@ -16,6 +16,8 @@ export interface Ratio {
   readonly to: string;
   /** Of the medians of the wall time. */
   readonly ratio: number;
+  /** Of the medians of the CPU time, which other work on the machine changes less. */
+  readonly cpuRatio: number;
   /** What is to be reached, where anything is. */
   readonly atMost?: number;
 }
@@ -23,7 +25,7 @@ export interface Ratio {
 const limitPeakMiB = 256;
 /** With as many workers as the peers are given. */
 const own = { push: 'push, 2 workers', fetch: 'fetch, 2 workers' };
-const goals: readonly Omit<Ratio, 'ratio'>[] = [
+const goals: readonly Omit<Ratio, 'ratio' | 'cpuRatio'>[] = [
   { name: own.push, to: peerNames.pgBackRest.backup, atMost: 1 },
   { name: own.push, to: peerNames.tar.backup, atMost: 1.25 },
   { name: own.push, to: peerNames.synced.backup },
@@ -78,16 +80,17 @@ function seconds(ms: number): string {
 }
 
 function ratiosOf(results: readonly Result[]): Ratio[] {
-  const wallOf = (name: string) => results.find((result) => result.name === name)?.median.wallMs;
+  const medianOf = (name: string) => results.find((result) => result.name === name)?.median;
   return goals.flatMap((goal) => {
-    const [mine, other] = [wallOf(goal.name), wallOf(goal.to)];
-    return mine === undefined || other === undefined ? [] : [{ ...goal, ratio: mine / other }];
+    const [mine, other] = [medianOf(goal.name), medianOf(goal.to)];
+    if (mine === undefined || other === undefined) return [];
+    return [{ ...goal, ratio: mine.wallMs / other.wallMs, cpuRatio: mine.cpuMs / other.cpuMs }];
   });
 }
 
-function line({ name, to, ratio, atMost }: Ratio): string {
+function line({ name, to, ratio, cpuRatio, atMost }: Ratio): string {
   const verdict = atMost === undefined ? '' : ` (at most ${atMost}: ${ratio <= atMost ? 'reached' : 'NOT reached'})`;
-  return `${name} takes ${ratio.toFixed(2)} × ${to}${verdict}`;
+  return `${name} takes ${ratio.toFixed(2)} × ${to}${verdict}, ${cpuRatio.toFixed(2)} × its CPU time`;
 }
 
 function peakLine(results: readonly Result[]): string {
