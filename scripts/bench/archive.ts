@@ -48,9 +48,9 @@ interface Figures {
 
 export async function benchArchive(options: ArchiveBenchOptions) {
   const folder = makeFolder('wal-t-bench');
-  const server = await busyServer({ segments: options.segments });
   const endpoint = options.s3 === 'test server' ? undefined : options.s3;
   const bucket = options.s3 === undefined ? undefined : await openBucket(endpoint, options.latencyMs);
+  const server = await busyServer({ segments: options.segments });
   try {
     const [entrySegment = '', ...finished] = await finishSegments(server, options.segments + 1);
     const segments = finished.slice(0, options.segments);

@@ -39,6 +39,22 @@ export async function busyServer({ segmentSize = 16, segments }: BusyOptions): P
   }
 }
 
+/** The same, and a copy from before its end, not started: it knows the table, and nothing of what will be in it. */
+export async function busyServerWithCopy(
+  options: BusyOptions,
+): Promise<{ server: PostgresServer; base: PostgresServer }> {
+  const server = await busyServer(options);
+  try {
+    await server.stop();
+    const base = server.copy();
+    await server.start();
+    return { server, base };
+  } catch (error) {
+    await server.remove();
+    throw error;
+  }
+}
+
 /** Writes until so many segments are finished: ratio near 2.5 at zstd's level 3. @returns their names, in order. */
 export async function finishSegments(server: PostgresServer, segments: number): Promise<string[]> {
   for (;;) {

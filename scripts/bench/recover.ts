@@ -13,7 +13,7 @@ import { waitFor } from '../../test/support/wait.ts';
 import { makeEmpty } from './archiver.ts';
 import { callAsPostgres } from './as-postgres.ts';
 import { type Bucket, openBucket } from './bucket.ts';
-import { busyServer, finishedSegments, finishSegments, letWait } from './busy-server.ts';
+import { busyServerWithCopy, finishedSegments, finishSegments, letWait } from './busy-server.ts';
 import { call } from './call.ts';
 import { alternate, type SelfTimed, type Summary } from './measure.ts';
 import { hasSetting, ownCommand, ownRepository } from './own-repository.ts';
@@ -64,9 +64,10 @@ interface Figures {
 
 export async function benchRecover(options: RecoverBenchOptions) {
   const folder = makeFolder('wal-t-bench');
-  const { server, base, before } = await busyServerWithBase(options.segments);
   const endpoint = options.s3 === 'test server' ? undefined : options.s3;
   const bucket = options.s3 === undefined ? undefined : await openBucket(endpoint, options.latencyMs);
+  const { server, base } = await busyServerWithCopy({ segments: options.segments });
+  const before = finishedSegments(base);
   try {
     await finishSegments(server, before.length + options.segments - 1);
     await server.switchWal(); // all that was written is in finished segments
@@ -91,15 +92,6 @@ export async function benchRecover(options: RecoverBenchOptions) {
     await server.remove();
     removeFolder(folder);
   }
-}
-
-/** The base knows the table, and nothing of what will be in it; `before`: the segments that were finished by then. */
-async function busyServerWithBase(segments: number) {
-  const server = await busyServer({ segments });
-  await server.stop();
-  const [base, before] = [server.copy(), finishedSegments(server)];
-  await server.start();
-  return { server, base, before };
 }
 
 function fromFolder(scene: Scene): Restorer[] {

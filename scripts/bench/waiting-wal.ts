@@ -6,7 +6,7 @@ import type { PostgresServer } from '../../test/support/postgres.ts';
 import type { S3Endpoint } from '../../test/support/s3-server.ts';
 import { waitFor } from '../../test/support/wait.ts';
 import { type Calls, callAsPostgres } from './as-postgres.ts';
-import { busyServer, finishedSegments, finishSegments, letWait } from './busy-server.ts';
+import { busyServerWithCopy, finishedSegments, finishSegments, letWait } from './busy-server.ts';
 import { ownCommand, ownRepository } from './own-repository.ts';
 
 interface Options {
@@ -41,13 +41,16 @@ export class WaitingWal {
   }
 
   static async prepare(options: Options): Promise<WaitingWal> {
-    const server = await busyServer(options);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await finishSegments(server, options.segments + 1);
-    letWait(server, []);
-    return new WaitingWal(server, copy, options);
+    const { server, base } = await busyServerWithCopy(options);
+    try {
+      await finishSegments(server, options.segments + 1);
+      letWait(server, []);
+      return new WaitingWal(server, base, options);
+    } catch (error) {
+      await base.remove();
+      await server.remove();
+      throw error;
+    }
   }
 
   /** Archives all into a repository that is as new. */
