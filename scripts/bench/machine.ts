@@ -12,10 +12,15 @@ export function describeMachine(): string {
   return `${cpus().length} × ${cpu?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node.js ${process.versions.node}`;
 }
 
-/** Processes that ran or waited to run, over the last minute. */
+/** Processes that ran or waited to run, over the last minute, before there were ours. */
 export function describeLoad(): string {
-  const load = loadavg()[0] ?? Number.NaN;
-  return `load ${load.toFixed(1)} when it began${load > quietLoad ? ': TOO MUCH for figures to count' : ''}`;
+  const isTooMuch = (loadavg()[0] ?? Number.NaN) > quietLoad;
+  return `load ${currentLoad()} when it began${isTooMuch ? ', TOO MUCH for figures to count' : ''}`;
+}
+
+/** At the end, with our own: about as many as a contender keeps busy, when nothing else went on. */
+export function currentLoad(): string {
+  return (loadavg()[0] ?? Number.NaN).toFixed(1);
 }
 
 /** Of what is on PATH. */

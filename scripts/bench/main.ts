@@ -9,7 +9,7 @@ import { benchAnswer } from './answer.ts';
 import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
 import { putIntoDocument } from './document.ts';
-import { describeLoad, describeMachine, describeVersions } from './machine.ts';
+import { currentLoad, describeLoad, describeMachine, describeVersions } from './machine.ts';
 import { benchMemory } from './memory.ts';
 import { benchPush } from './push.ts';
 import { benchRecover } from './recover.ts';
@@ -67,10 +67,12 @@ if (scenario === undefined || !Number.isInteger(runs) || runs < 1) {
 const undo = prepareInstallation();
 try {
   const [name = ''] = positionals;
-  const head = [describeMachine(), describeLoad(), describeVersions()];
+  const before = describeLoad();
   const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
-  if (!['answer', 'memory', 'requests'].includes(name)) head.push(`${runs} runs each, alternating`);
-  const printed = `${head.join('\n')}\n\n${text.trimEnd()}`;
+  const isRepeated = !['answer', 'memory', 'requests'].includes(name);
+  const head = [describeMachine(), `${before}; ${currentLoad()} when it ended`, describeVersions()];
+  if (isRepeated) head.push(`${runs} ${runs === 1 ? 'run' : 'runs'} each, alternating`);
+  const printed = [...head, '', ...text.split('\n')].map((line) => line.trimEnd()).join('\n');
   process.stdout.write(`${printed}\n`);
   if (values.json !== undefined)
     writeFileSync(values.json, `${JSON.stringify({ machine: head, runs, ...found }, undefined, 2)}\n`);
