@@ -198,7 +198,8 @@ describe('a batch', () => {
     const proxy = await FaultProxy.start(server.s3);
     onTestFinished(() => proxy.stop());
     const cluster = await PrefetchingCluster.create(names);
-    const settings = { ...s3Settings(proxy.s3, 'stuck'), WALT_AHEAD_TIMEOUT: '200ms' };
+    const patient = { WALT_IDLE_TIMEOUT: '1h', WALT_REQUEST_TIMEOUT: '1h' };
+    const settings = { ...s3Settings(proxy.s3, 'stuck'), ...patient, WALT_AHEAD_TIMEOUT: '200ms' };
     cluster.repository.configure(settings);
     rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
     expect((await cluster.repository.run('wal-t', ['init'])).code).toBe(0);
