@@ -1,6 +1,6 @@
 /** Real recoveries with batches: the same rows by few starts of Node.js, whatever is killed, damaged, full or stuck; and nothing is left behind. */
-import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { CountedNode } from '../support/counted-node.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
@@ -177,19 +177,25 @@ describe('a batch', () => {
   });
 
   it.runIf(hasFaultyFs)('does not hold back what was asked for when the storage hangs', async () => {
-    const cluster = await PrefetchingCluster.create(names);
-    const fs = await FaultyFs.mount(cluster.repository.root);
-    const settings = { WALT_REPO: `file://${fs.path}`, WALT_AHEAD_TIMEOUT: '200ms' };
-    cluster.repository.configure(settings);
-    rmSync(join(cluster.data, 'pg_wal/.wal-t'), { recursive: true });
-    await fs.set({ delayMs: { open: 300 } });
-    const running = cluster.launch([first, target]);
-    await waitFor('the segment', () => existsSync(join(cluster.data, target)));
-    await fs.set({ hang: ['*'] });
-    const { code, stderr } = await running;
+    // the next ones lie in another folder, which was moved to another disk
+    const [asked, ...others] = [
+      '000000010000000000000FFF',
+      '000000010000000100000000',
+      '000000010000000100000001',
+    ] as const;
+    const cluster = await PrefetchingCluster.create([asked, ...others]);
+    const folder = dirname(cluster.repository.object(others[0]));
+    renameSync(folder, `${cluster.folder}/moved`);
+    const fs = await FaultyFs.mount(`${cluster.folder}/moved`);
+    symlinkSync(fs.path, folder);
+    await fs.set({ hang: ['read'] });
+    cluster.repository.configure({ WALT_AHEAD_TIMEOUT: '200ms' });
+    const { code, stderr } = await cluster.launch([asked, target]);
     expect(code, stderr).toBe(0);
-    expect(cluster.delivered?.equals(makeSegment(first))).toBe(true);
+    expect(cluster.delivered?.equals(makeSegment(asked))).toBe(true);
+    expect(cluster.prefetched).toEqual([]);
     await fs.set({});
+    for (const name of others) expect((await cluster.launch([name, target])).code).toBe(0);
   });
 
   it('does not hold back what was asked for when a download is stuck', async () => {
