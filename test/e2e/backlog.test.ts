@@ -1,8 +1,8 @@
 /** A backlog, as a real archiver works it off: few starts of Node.js, nothing missing, whatever is killed, recycled or archived twice. */
-import { existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { giveAway } from '../support/account.ts';
+import { CountedNode } from '../support/counted-node.ts';
 import { temporaryFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { TestRepository } from '../support/repository.ts';
@@ -11,24 +11,6 @@ import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
 const longAgo = new Date(Date.now() - 3_600_000);
-
-/** A Node.js that counts how often it is started. */
-class CountedNode {
-  readonly path: string;
-  readonly #log: string;
-
-  constructor(folder: string) {
-    this.path = join(folder, 'counted-node');
-    this.#log = join(folder, 'starts');
-    writeFileSync(this.#log, '');
-    giveAway(this.#log);
-    writeFileSync(this.path, `#!/bin/sh\necho >>${this.#log}\nexec ${process.execPath} "$@"\n`, { mode: 0o755 });
-  }
-
-  get starts(): number {
-    return readFileSync(this.#log).length;
-  }
-}
 
 interface Backlog {
   readonly repository: TestRepository;

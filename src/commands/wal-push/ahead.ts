@@ -12,7 +12,7 @@ import { findWaitingFiles } from '../../cluster/archive-status.ts';
 import { removePrefetchedAfterRecovery } from '../../cluster/prefetched.ts';
 import { clearMarkers, type Marking, PushMarkers } from '../../cluster/push-markers.ts';
 import { inspectWalFile } from '../../cluster/wal-file.ts';
-import { ConflictError, CorruptError } from '../../errors.ts';
+import { ConflictError, CorruptError, StorageError } from '../../errors.ts';
 import { cleanUpMs, limits } from '../../limits.ts';
 import type { WalFileName } from '../../postgres/wal-file-name.ts';
 import { type Push, seal, store } from './push.ts';
@@ -45,7 +45,7 @@ export function lookAhead(push: Push, asked: Asked): LookAhead {
     const end = await Promise.race([work.then(() => 'done' as const), late]);
     timers.map(clearTimeout);
     run.report();
-    return end;
+    return run.mayHang ? 'hanging' : end;
   };
   return { finish, leave: run.leave };
 }
@@ -55,6 +55,8 @@ class Run {
   readonly #asked: Asked;
   readonly #controller = new AbortController();
   readonly #failures: string[] = [];
+  /** Something was not waited for: a system call that hangs would keep the process. */
+  mayHang = false;
   #isStopped = false;
   /** How many more files may be on their way; one place is the asked one's until it is done. */
   #free = 0;
@@ -74,6 +76,7 @@ class Run {
   /** Gives up what is on its way, too. */
   readonly leave = (): void => {
     this.stop();
+    this.mayHang = true;
     this.#controller.abort(new Error('PostgreSQL waits'));
   };
 
@@ -83,6 +86,7 @@ class Run {
   }
 
   fail(what: string, error: unknown): void {
+    if (error instanceof StorageError) this.mayHang = true;
     if (this.#push.signal.aborted) return;
     const message = error instanceof Error ? error.message : String(error);
     this.#failures.push(`${what} could not be archived ahead: ${message}`);
