@@ -115,6 +115,10 @@ export function measure(
     for (const contender of contenders) {
       const figures = runOnce(contender);
       if (round > 0) found.get(contender.name)?.push(figures);
+      const { wallMs, cpuMs, peakMiB } = figures;
+      process.stderr.write(
+        `${round}  ${contender.name}: ${wallMs.toFixed(0)} ms, ${cpuMs.toFixed(0)} ms CPU, ${peakMiB.toFixed(0)} MiB\n`,
+      );
     }
   }
   return contenders.map(({ name }) => summarise(name, found.get(name) ?? []));
