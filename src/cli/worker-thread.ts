@@ -16,9 +16,10 @@ export function serveCrew(perform: PerformIn): void {
   const port = parentPort as NonNullable<typeof parentPort>;
   const tell = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
   const ending = new AbortController();
-  const collect = garbageCollector();
+  const data = workerData as WorkerData;
+  const collect = garbageCollector(data.settings.repository?.startsWith('s3:') === true);
   const context: Context = {
-    ...(workerData as WorkerData),
+    ...data,
     log: tellingLog(tell),
     signal: ending.signal,
     crew: () => {
