@@ -16,10 +16,9 @@ export function serveCrew(perform: PerformIn): void {
   const port = parentPort as NonNullable<typeof parentPort>;
   const tell = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
   const ending = new AbortController();
-  const data = workerData as WorkerData;
-  const collect = garbageCollector(data.settings.repository?.startsWith('s3:') === true);
+  const collect = garbageCollector();
   const context: Context = {
-    ...data,
+    ...(workerData as WorkerData),
     log: tellingLog(tell),
     signal: ending.signal,
     crew: () => {
