@@ -51,8 +51,8 @@ export const limits = {
   badPagesNamed: 1000,
   /** One ranged read: some gateways close a long response behind a slow reader. */
   rangeBytes: 16 * mebibyte,
-  /** One part of an upload, and how many of them one object may have: the strictest store allows a thousand. */
-  partBytes: 8 * mebibyte,
+  /** One part of an upload, the least that stores allow, and how many of them one object may have: the strictest allows a thousand. */
+  partBytes: 5 * mebibyte,
   partsOfUpload: 1000,
   partsInFlight: 2,
   /** How often one request is sent again. */
