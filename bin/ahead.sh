@@ -37,6 +37,13 @@ ${HOME-}
 "
   if [ -e "$config" ]; then
     while IFS= read -r line || [ -n "$line" ]; do
+      case $line in # names a file that Node.js reads instead: its time counts, too
+        *AWS_CONFIG_FILE*=* | *AWS_SHARED_CREDENTIALS_FILE*=*)
+          newer=${line#*=} newer=${newer#"${newer%%[![:space:]]*}"} newer=${newer%"${newer##*[![:space:]]}"}
+          case $newer in \"*\" | \'*\') newer=${newer#?} newer=${newer%?} ;; esac
+          [ ! "$newer" -nt "$1/bound" ] || return 1
+          ;;
+      esac
       case $line in
         *WALT_REPO* | *WALT_PGDATA* | *WALT_SYSTEM_IDENTIFIER* | *WALT_AGE_RECIPIENTS_FILE* | *WALT_AUTH_KEY_FILE* | *PREFIX* | *ENDPOINT* | \
           *REGION* | *PROFILE* | *CONFIG_FILE* | *CREDENTIALS_FILE* | *AWS_ACCESS_KEY_ID* | *FORCE_PATH_STYLE*)

@@ -76,6 +76,9 @@ export const defaultTimes = {
   aheadMs: 10 * second,
 } as const;
 
+/** How long a file that was archived ahead is answered for without looking: what is stored may be set aside meanwhile. */
+export const markerLastMs = 5 * minute;
+
 /** How often a backup gives a sign of life, and after what silence it is taken for dead. */
 export const leaseRenewalMs = 5 * minute;
 export const leaseExpiryMs = 30 * minute;

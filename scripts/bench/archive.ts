@@ -116,7 +116,12 @@ function ownArchivers({ folder, server, entrySegment }: Scene, title: string, bu
     archived: repository.segments,
   });
   const ahead = 'WALT_WAL_PUSH_AHEAD';
-  return [archiver('', {}), ...(hasSetting(ahead) ? [archiver(', one by one', { [ahead]: '0' })] : [])];
+  const { WALT_NODE } = process.env;
+  return [
+    archiver('', {}),
+    ...(WALT_NODE === undefined ? [] : [archiver(', WALT_NODE', { WALT_NODE })]),
+    ...(hasSetting(ahead) ? [archiver(', one by one', { [ahead]: '0' })] : []),
+  ];
 }
 
 function pgBackRest({ folder, server }: Scene): Archiver[] {

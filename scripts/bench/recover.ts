@@ -126,7 +126,12 @@ function ownRestorers(scene: Scene, title: string, bucket?: Bucket): Restorer[] 
     command: () => `${ownCommand('wal-fetch', repository.config, settings)} %f %p`,
   });
   const ahead = 'WALT_WAL_FETCH_AHEAD';
-  return [restorer('', {}), ...(hasSetting(ahead) ? [restorer(', one by one', { [ahead]: '0' })] : [])];
+  const { WALT_NODE } = process.env;
+  return [
+    restorer('', {}),
+    ...(WALT_NODE === undefined ? [] : [restorer(', WALT_NODE', { WALT_NODE })]),
+    ...(hasSetting(ahead) ? [restorer(', one by one', { [ahead]: '0' })] : []),
+  ];
 }
 
 function pgBackRest(scene: Scene): Restorer[] {

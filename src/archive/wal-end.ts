@@ -38,7 +38,7 @@ export type SegmentEnd =
   | { readonly kind: 'partial'; readonly file: PartialName; readonly switchPoint: Lsn; readonly start: Lsn };
 
 const holeHint =
-  'Wait if it may still be on its way from an archiver. Else bring it back from a pg_wal or another copy of the repository, or recover to a point before it.';
+  'Wait if it may still be on its way from an archiver. Else bring it back from a pg_wal or another copy of the repository, or recover to a point before it, with restore --until-hole, if the server that wrote it is lost.';
 
 /**
  * For a segment that the storage has just called absent.

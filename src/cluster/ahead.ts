@@ -2,8 +2,8 @@
  * `pg_wal/.wal-t`: folders for what a command did ahead of PostgreSQL, which bin/ahead.sh hands out. Each is bound, by its file `bound`, to
  * one start of the server, so that no crash, copy, snapshot or rewind carries it on, and to the settings as they were given (H4, H9).
  */
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { chown, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { temporarySuffix } from '../left-overs.ts';
 import { readServerStart } from './postmaster-pid.ts';
@@ -17,9 +17,14 @@ export async function bindingOf(dataDirectory: string, place: string, words = ''
   return start === undefined ? undefined : `${start}\n${words}\n${place}`;
 }
 
-/** Makes the folder, if it is not there. Nothing of it outlives the server: so nothing is fsynced. */
-export async function makeBoundFolder(folder: string, binding: Binding): Promise<void> {
+/** Makes the folder below `walFolder`, if it is not there. Nothing of it outlives the server: so nothing is fsynced. */
+export async function makeBoundFolder(folder: string, binding: Binding, walFolder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
+  // made by root by hand, it would shut the server's own commands out
+  const { uid, gid } = await stat(walFolder);
+  for (let path = folder; path.length > walFolder.length; path = dirname(path)) {
+    await chown(path, uid, gid).catch(() => undefined);
+  }
   if ((await readBinding(folder)) === binding) return;
   const temporary = join(folder, `bound.wal-t-${temporarySuffix()}`);
   await writeFile(temporary, binding, { mode: 0o600 });

@@ -55,7 +55,7 @@ export class PrefetchFolder {
     if (wasRefused || (await readBinding(path)) !== binding) await removeBoundFolder(path);
     // anew, where it holds nothing that hangs on it: the launcher wants it newer than the settings' files
     else if (!names.some((name) => segmentPattern.test(name))) await rm(join(path, 'bound'));
-    await makeBoundFolder(path, binding);
+    await makeBoundFolder(path, binding, join(dataDirectory, 'pg_wal'));
     const folder = new PrefetchFolder(path, binding, wasRefused);
     await folder.#removeLeftOvers();
     return folder;

@@ -4,6 +4,8 @@
  *   pg_wal/.wal-t/pushed/<fingerprint>/bound        what all of them hang on: see ahead.ts. Fingerprint: of repository, cluster, and this
  *   pg_wal/.wal-t/pushed/<fingerprint>/<name>       hard link to the file that is archived: it ties the promise to that very file
  *   pg_wal/.wal-t/pushed/<fingerprint>/<name>.stamp two seconds older than the reading of it: a file newer than that may have changed since
+ *   pg_wal/.wal-t/pushed/<fingerprint>/<name>.until five minutes younger: later it is not believed, since somebody may have set aside what is stored
+ *   pg_wal/.wal-t/pushed/<fingerprint>/now          when the launcher compared the two
  *
  * The link is made first, the file is read through it, and gets its name when all is durable (H10): so it is never another file than the
  * one that was read. Content is never read from a marker again: PostgreSQL writes new WAL into the same file when it recycles it.
@@ -14,12 +16,16 @@ import { link, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/prom
 import { join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
 import { ownerOf, temporarySuffix } from '../left-overs.ts';
+import { markerLastMs } from '../limits.ts';
 import { type Binding, isOfSameStart, makeBoundFolder, readBinding, removeBoundFolder } from './ahead.ts';
 
 /** Some shells compare whole seconds, and some file systems keep every second one. */
 const stampAgeMs = 2000;
 
 const stampSuffix = '.stamp';
+const untilSuffix = '.until';
+/** What is none of a marker. */
+const others = ['bound', 'now'];
 
 export interface MarkerOptions {
   readonly walFolder: string;
@@ -43,10 +49,13 @@ export interface Marking {
 export class PushMarkers {
   readonly #walFolder: string;
   readonly #folder: string;
+  /** Was the requested file's there, and did the launcher not believe it? Then it would believe no other. */
+  readonly wasRefused: boolean;
 
-  private constructor(walFolder: string, folder: string) {
+  private constructor(walFolder: string, folder: string, wasRefused: boolean) {
     this.#walFolder = walFolder;
     this.#folder = folder;
+    this.wasRefused = wasRefused;
   }
 
   /** `requested`: what PostgreSQL calls for now. That a marker of it was not believed says that none of the others will be. */
@@ -54,18 +63,20 @@ export class PushMarkers {
     const { walFolder, binding, repository, systemIdentifier } = options;
     const hash = createHash('sha256').update(JSON.stringify([repository, systemIdentifier, binding]));
     const folder = join(pushedFolder(walFolder), hash.digest('hex').slice(0, 16));
-    const markers = (await list(folder)).filter((name) => name !== 'bound' && !isLeftOver(name));
-    if (markers.length === 0 || markers.includes(requested)) await removeBoundFolder(folder);
-    await makeBoundFolder(folder, binding);
-    return new PushMarkers(walFolder, folder);
+    const markers = (await list(folder)).filter((name) => !others.includes(name) && !isLeftOver(name));
+    const wasRefused = markers.includes(requested);
+    if (markers.length === 0 || wasRefused) await removeBoundFolder(folder);
+    await makeBoundFolder(folder, binding, walFolder);
+    return new PushMarkers(walFolder, folder, wasRefused);
   }
 
   /** Is there one that the launcher will believe? */
   async has(name: string): Promise<boolean> {
     const marker = join(this.#folder, name);
     const [own, stamp] = [await look(marker), await look(`${marker}${stampSuffix}`)];
-    const file = await look(join(this.#walFolder, name));
-    return own !== undefined && file?.ino === own.ino && stamp !== undefined && isSettled(own, stamp);
+    const [until, file] = [await look(`${marker}${untilSuffix}`), await look(join(this.#walFolder, name))];
+    if (own === undefined || stamp === undefined || until === undefined || file?.ino !== own.ino) return false;
+    return isSettled(own, stamp) && Number(until.mtimeMs) - Date.now() > markerLastMs / 2;
   }
 
   /**
@@ -75,6 +86,7 @@ export class PushMarkers {
   async begin(name: string): Promise<Marking | undefined> {
     const marker = join(this.#folder, name);
     const stampPath = `${marker}${stampSuffix}`;
+    const untilPath = `${marker}${untilSuffix}`;
     const path = `${marker}.wal-t-${temporarySuffix()}`;
     const file = join(this.#walFolder, name);
     await rm(marker, { force: true }); // before there is a newer stamp, which would be believed for it
@@ -87,9 +99,11 @@ export class PushMarkers {
     const drop = async (): Promise<void> => {
       await rm(path, { force: true });
       await rm(stampPath, { force: true });
+      await rm(untilPath, { force: true });
     };
     try {
-      const [stamp, before] = [await makeStamp(stampPath), await look(path)];
+      const [stamp, before] = [await makeStamp(stampPath, -stampAgeMs), await look(path)];
+      await makeStamp(untilPath, markerLastMs);
       if (before === undefined || !isSettled(before, stamp)) {
         await drop();
         return undefined;
@@ -117,13 +131,14 @@ export class PushMarkers {
 export async function clearMarkers(walFolder: string, binding: Binding, waiting: ReadonlySet<string>): Promise<void> {
   for (const name of await list(pushedFolder(walFolder))) {
     const folder = join(pushedFolder(walFolder), name);
-    if (!isOfSameStart(await readBinding(folder), binding)) {
-      await removeBoundFolder(folder);
+    const found = await readBinding(folder).catch(() => undefined); // somebody else's, who called it by hand
+    if (!isOfSameStart(found, binding)) {
+      await removeBoundFolder(folder).catch(() => undefined);
       continue;
     }
     for (const entry of await list(folder)) {
-      const file = entry.endsWith(stampSuffix) ? entry.slice(0, -stampSuffix.length) : entry;
-      const isStale = isLeftOver(entry) ? isAbandoned(entry) : entry !== 'bound' && !waiting.has(file);
+      const file = entry.replace(/\.(?:stamp|until)$/, '');
+      const isStale = isLeftOver(entry) ? isAbandoned(entry) : !others.includes(entry) && !waiting.has(file);
       if (isStale) await rm(join(folder, entry), { force: true });
     }
   }
@@ -139,10 +154,10 @@ function pushedFolder(walFolder: string): string {
 }
 
 /** By the clock of that file system, which sets the times that it is compared with. */
-async function makeStamp(path: string): Promise<BigIntStats> {
+async function makeStamp(path: string, laterMs: number): Promise<BigIntStats> {
   await writeFile(path, '', { mode: 0o600 });
   const { mtimeMs } = await stat(path);
-  const time = new Date(Math.floor(mtimeMs) - stampAgeMs);
+  const time = new Date(Math.floor(mtimeMs) + laterMs);
   await utimes(path, time, time);
   return stat(path, { bigint: true });
 }

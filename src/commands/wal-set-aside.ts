@@ -6,11 +6,14 @@
  * one, which was archived in between and which PostgreSQL has recycled. Keys are not needed: it is bytes that are moved.
  */
 import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import type { Archive } from '../archive/archive.ts';
 import { publishPlan, type Removal } from '../archive/deletion-plan.ts';
 import { kindPrefix, objectKey, walObjectName } from '../archive/keys.ts';
 import { openWalFile } from '../archive/wal-archive.ts';
 import { type Bytes, collect } from '../bytes.ts';
+import { findDataDirectory } from '../cluster/data-directory.ts';
+import { removeMarkers } from '../cluster/push-markers.ts';
 import {
   CheckError,
   CorruptError,
@@ -58,7 +61,15 @@ export async function walSetAside(context: Context, { name, confirm }: SetAsideA
   const result = { key, asideKey, sizeBytes: seen.sizeBytes };
   if (!confirm) return { ...result, moved: false };
   await alone(context, archive, file, () => move(context, archive, { ...result, name, sha256: seen.sha256 }));
+  await forgetMarkers(context, name);
   return { ...result, moved: true };
+}
+
+/** On the host of the server itself: it archives its own at its next attempt. Another host's markers end by themselves. */
+async function forgetMarkers({ workingDirectory, settings }: Context, name: string): Promise<void> {
+  const configured = settings.dataDirectory;
+  const dataDirectory = await findDataDirectory(`pg_wal/${name}`, { workingDirectory, configured });
+  if (dataDirectory !== undefined) await removeMarkers(join(dataDirectory, 'pg_wal'));
 }
 
 /** A damaged history tells nothing, and is in the way of a sound copy that some server still has. @throws UsageError when it is sound. */

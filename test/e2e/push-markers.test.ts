@@ -24,6 +24,7 @@ import { s3Settings, TestRepository } from '../support/repository.ts';
 import { type Ended, run } from '../support/run.ts';
 import { S3Server } from '../support/s3-server.ts';
 import { makeDataDirectory, makeSegment } from '../support/segment.ts';
+import { waitFor } from '../support/wait.ts';
 
 const names = [1, 2, 3, 4, 5].map((n) => `00000001000000000000000${n}`);
 const [first = '', second = '', third = ''] = names;
@@ -96,8 +97,15 @@ class Cluster {
   }
 }
 
-async function pushFirst(): Promise<Cluster> {
+/** With these settings, where "aws" is a file beside the settings file. */
+async function pushFirst(settings: Readonly<Record<string, string>> = {}): Promise<Cluster> {
   const cluster = await Cluster.create();
+  const aws = join(cluster.repository.folder, 'aws');
+  writeFileSync(aws, '');
+  utimesSync(aws, longAgo, longAgo);
+  cluster.repository.configure(
+    Object.fromEntries(Object.entries(settings).map(([name, value]) => [name, value.replace('aws', aws)])),
+  );
   expect(await cluster.push(first)).toMatchObject({ code: 0, stderr: '' });
   expect(cluster.stored).toEqual(names);
   return cluster;
@@ -111,6 +119,14 @@ describe('one call', () => {
       expect(await cluster.isAnswered(name)).toBe(false);
       expect(await cluster.push(name)).toMatchObject({ code: 0, stderr: '' });
     }
+  });
+
+  it('is answered for without %f, too', async () => {
+    const cluster = await Cluster.create();
+    const push = (name: string, env: Readonly<Record<string, string>> = {}) =>
+      cluster.repository.run('wal-push', [`pg_wal/${name}`], { cwd: cluster.data, env });
+    expect(await push(first)).toMatchObject({ code: 0 });
+    expect(await push(second, { WALT_NODE: '/bin/false' })).toMatchObject({ code: 0, stderr: '' });
   });
 
   it('never answers for the file that was asked for', async () => {
@@ -154,12 +170,13 @@ describe('one call', () => {
 
   it('clears what nobody will ask for any more', async () => {
     const cluster = await pushFirst();
-    expect(cluster.markers.filter((path) => path.includes('/0000'))).toHaveLength(8); // a link and a stamp each
+    expect(cluster.markers.filter((path) => path.includes('/0000'))).toHaveLength(12); // a link and two stamps each
     for (const name of names.slice(0, 4)) cluster.markDone(name);
     expect(await cluster.push(first)).toMatchObject({ code: 0 });
     expect(cluster.markers.filter((path) => /\/0000\S*$/.test(path)).map((path) => path.slice(17))).toEqual([
       names[4],
       `${names[4]}.stamp`,
+      `${names[4]}.until`,
     ]);
   });
 
@@ -218,11 +235,33 @@ describe('H9: no marker vouches for', () => {
       },
     ],
     ['other profiles', () => ({ AWS_PROFILE: 'other' })],
+    [
+      'a profile that was changed, in a file that the settings file names',
+      ({ repository }) => {
+        const later = new Date(Date.now() + 60_000);
+        utimesSync(join(repository.folder, 'aws'), later, later);
+      },
+    ],
     ['a folder without its binding', (cluster) => removeMatching(cluster, /bound$/)],
   ])('%s', async (_, change) => {
-    const cluster = await pushFirst();
+    const cluster = await pushFirst({ AWS_CONFIG_FILE: '"aws"' });
     const env = (change(cluster) ?? {}) as Readonly<Record<string, string>>;
     expect(await cluster.isAnswered(second, env)).toBe(false);
+  });
+
+  it('what was set aside since, and nothing for long', async () => {
+    const cluster = await pushFirst();
+    const env = { WALT_PGDATA: cluster.data };
+    const words = ['wal-set-aside', second, '--confirm'];
+    expect(await cluster.repository.run('wal-t', words, { env })).toMatchObject({ code: 0 });
+    expect(await cluster.isAnswered(second)).toBe(false);
+    expect(await cluster.push(second)).toMatchObject({ code: 0 });
+    expect(cluster.stored).toContain(second);
+    expect(await cluster.push(first)).toMatchObject({ code: 0 });
+    for (const path of cluster.markers.filter((marker) => marker.endsWith('.until'))) {
+      utimesSync(join(cluster.data, 'pg_wal/.wal-t/pushed', path), longAgo, longAgo); // on another host
+    }
+    expect(await cluster.isAnswered(third)).toBe(false);
   });
 
   it('another archive of the same command: each has its own', async () => {
@@ -365,6 +404,23 @@ describe('what is on its way beside the file that PostgreSQL waits for', () => {
     for (const one of held) one.release();
     expect(await cluster.isAnswered(second)).toBe(false);
     expect(await cluster.push(second)).toMatchObject({ code: 0 });
+  });
+
+  it('gives way on a line on which the file that was asked for does not get through', async () => {
+    const server = await S3Server.start();
+    onTestFinished(() => server.stop());
+    const proxy = await FaultProxy.start(server.s3);
+    onTestFinished(() => proxy.stop());
+    const settings = { ...s3Settings(proxy.s3, 'slow'), WALT_AHEAD_TIMEOUT: '300ms', WALT_IDLE_TIMEOUT: '10min' };
+    const cluster = await Cluster.create(names, { settings });
+    const [asked, other] = [first, second].map((name) => proxy.pause({ method: 'PUT', key: new RegExp(`${name}$`) }));
+    const pushed = cluster.push(first);
+    await Promise.all([asked?.reached, other?.reached]);
+    const ofOther = () => proxy.log.find(({ key, ended }) => key?.endsWith(second) === true && ended === 'client gone');
+    await waitFor('the other to be given up', () => ofOther() !== undefined);
+    asked?.release();
+    other?.release();
+    expect(await pushed).toMatchObject({ code: 0 });
   });
 
   it.runIf(hasFaultyFs).each(['10min', '200ms'])(

@@ -41,9 +41,12 @@ async function knownEnd(fetch: SegmentFetch, { histories }: WalBehind): Promise<
   if (timeline === file.timeline) return undefined;
   const isChosen = timeline !== undefined && timeline > file.timeline;
   const later = isChosen ? [timeline] : histories.map((history) => history.timeline);
-  const read = await Promise.all(later.map((one) => readHistory(fetch, one)));
-  const ends = read.flatMap(({ ancestors }) => ancestors).filter((one) => one.timeline === file.timeline);
-  return ends.map(({ end }) => end).reduce<Lsn | undefined>(earlier, undefined);
+  let first: Lsn | undefined;
+  for (const one of later) {
+    const { ancestors } = await readHistory(fetch, one);
+    for (const { timeline: left, end } of ancestors) if (left === file.timeline) first = earlier(first, end);
+  }
+  return first;
 }
 
 function earlier(one: Lsn | undefined, other: Lsn): Lsn {

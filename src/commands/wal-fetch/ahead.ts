@@ -30,18 +30,24 @@ const spaceShare = 0.1;
 /** A promotion elsewhere changes what is true (H2): so a standby is fetched as much as it replays in so long, and given it no longer than that. */
 const standbyBatchMs = 10_000;
 const standbyLastMs = 2 * standbyBatchMs;
+/** So long none is fetched ahead where not one came in time. */
+const restMs = 10 * 60_000;
 
 /** Comes to an end soon, whatever happens: `hanging` when something of it does not. */
 export async function fetchAhead(fetch: Delivered): Promise<'delivered' | 'hanging'> {
   const batch = new Batch(fetch);
   const work = batch.work().catch((error: unknown) => batch.fail('what comes next', error));
   const { aheadMs } = fetch.settings.times;
+  const promotion = setInterval(async () => {
+    if (await isPromoting(fetch.dataDirectory ?? '')) batch.leave();
+  }, 500);
   const timers = [setTimeout(batch.stop, aheadMs), setTimeout(batch.leave, 2 * aheadMs)];
   const late = new Promise<'late'>((resolve) => {
     timers.push(setTimeout(resolve, 2 * aheadMs + cleanUpMs, 'late'));
   });
   const end = await Promise.race([work, late]);
   timers.map(clearTimeout);
+  clearInterval(promotion);
   return end === 'late' || batch.mayHang ? 'hanging' : 'delivered';
 }
 
@@ -84,7 +90,9 @@ class Batch {
     if (binding === undefined || segmentSizeBytes === undefined || (await isPromoting(dataDirectory))) return;
     const folder = await PrefetchFolder.open({ dataDirectory, binding, requested: file.name });
     const last = await folder.pace();
-    const depth = last?.depth ?? (folder.wasRefused ? 1 : firstDepth);
+    const rested = last !== undefined && Date.now() - last.endedAt > restMs;
+    const depth = last?.depth === 0 && rested ? 1 : (last?.depth ?? (folder.wasRefused ? 1 : firstDepth));
+    if (depth === 0) return; // one segment takes longer than a batch may: PostgreSQL asks for it sooner
     const most = Math.min(depth, this.#mostNow(last), await this.#mostOf(segmentSizeBytes));
     const plan = await planAhead(this.#fetch, { behind: await behind, most, segmentSizeBytes });
     const names = plan.map(({ name }) => name);
@@ -95,7 +103,7 @@ class Batch {
     const published = (await folder.published()).size;
     const isFull = plan.length === depth && !this.#isStopped;
     const next = isFull ? 2 * depth : depth;
-    await folder.setPace({ depth: this.#isLate ? Math.max(1, published) : next, published, endedAt: Date.now() });
+    await folder.setPace({ depth: this.#isLate ? published : next, published, endedAt: Date.now() });
   }
 
   #binding(): Promise<Binding | undefined> {

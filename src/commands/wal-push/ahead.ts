@@ -35,7 +35,10 @@ export interface Asked {
 export function lookAhead(push: Push, asked: Asked): LookAhead {
   const run = new Run(push, asked);
   const work = run.work().catch((error: unknown) => run.fail('what waits', error));
+  const yielding = setTimeout(run.leave, 2 * push.settings.times.aheadMs); // on a slow line it would share it for ever
+  yielding.unref();
   const finish = async (): Promise<'done' | 'hanging'> => {
+    clearTimeout(yielding);
     run.release();
     const { aheadMs } = push.settings.times;
     const timers = [setTimeout(run.stop, aheadMs), setTimeout(run.leave, 2 * aheadMs)];
@@ -115,7 +118,7 @@ class Run {
     const markers = await PushMarkers.open({ walFolder, binding, repository, systemIdentifier }, file.name);
     const { inFlight, inAll } = boundsFor(await largestSize(walFolder, others));
     this.#free += inFlight - 1;
-    await this.#archiveAll(others.slice(0, inAll), { markers, cluster });
+    await this.#archiveAll(others.slice(0, markers.wasRefused ? 1 : inAll), { markers, cluster });
   }
 
   async #archiveAll(files: readonly WalFileName[], place: Marked): Promise<void> {
