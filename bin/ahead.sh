@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154,SC3013 # $cluster is the launcher's; -nt is POSIX's since 2024, and a shell without it says no
 # Read by wal-push and wal-fetch; not to be called. What an earlier call did ahead of PostgreSQL (src/cluster/ahead.ts) is taken here,
 # without Node.js, but only where it was done for this very start of the server, with these settings, as they were given (H4, H9).
 # Builtins alone, and any doubt means no: then Node.js does the work again.

@@ -14,11 +14,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { giveAway } from '../support/account.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
-import { removeFolder } from '../support/folders.ts';
+import { makeFolder, removeFolder } from '../support/folders.ts';
 import { suffixOf } from '../support/left-overs.ts';
 import { s3Settings, TestRepository } from '../support/repository.ts';
 import { type Ended, run } from '../support/run.ts';
@@ -29,6 +29,11 @@ import { waitFor } from '../support/wait.ts';
 const names = [1, 2, 3, 4, 5].map((n) => `00000001000000000000000${n}`);
 const [first = '', second = '', third = ''] = names;
 const longAgo = new Date(Date.now() - 3_600_000);
+
+/** A repository that each test has a copy of. */
+const empty = new TestRepository({ folder: makeFolder('markers') });
+beforeAll(() => empty.init());
+afterAll(() => removeFolder(empty.folder));
 
 /** A data directory in which files wait, and a server seems to run. */
 class Cluster {
@@ -45,7 +50,10 @@ class Cluster {
     waiting: readonly string[] = names,
     { finished = longAgo, settings = {} }: { finished?: Date; settings?: Readonly<Record<string, string>> } = {},
   ): Promise<Cluster> {
-    const cluster = new Cluster(await new TestRepository({ settings }).init());
+    const repository = new TestRepository({ settings });
+    if (settings.WALT_REPO === undefined) await run('cp', ['-a', empty.root, repository.root]);
+    else await repository.init();
+    const cluster = new Cluster(repository);
     const write = makeDataDirectory(cluster.data);
     cluster.startServer(1000);
     for (const name of waiting) {

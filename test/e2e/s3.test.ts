@@ -141,7 +141,10 @@ describe('many pushes through a store that fails one request in five', () => {
           sums.set(name, createHash('sha256').update(content).digest('hex'));
           const path = cluster.put(name, content);
           for (let attempt = 0; attempt < 10; attempt += 1) {
-            const failure = await walPush(context, { path, name }).catch((error: unknown) => error ?? 'failed');
+            const failure = await walPush(context, { path, name }).then(
+              () => undefined,
+              (error: unknown) => error ?? 'failed',
+            );
             if (failure === undefined) {
               acknowledged.push(name);
               break;
