@@ -3,7 +3,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { S3Endpoint } from '../../test/support/s3-server.ts';
-import { bytesIn, call, expectRestored, makeEmpty, type Scene } from './backup-scene.ts';
+import { bytesIn, expectRestored, makeEmpty, type Scene } from './backup-scene.ts';
+import { call } from './call.ts';
 import type { Contender } from './measure.ts';
 
 /** A program as it is measured, for the report. */

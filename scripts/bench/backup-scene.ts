@@ -1,10 +1,9 @@
 /** What all contenders of the backups' bench share: the cluster, where they store, and what they must leave behind. */
-import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { account, giveAway } from '../../test/support/account.ts';
+import { giveAway } from '../../test/support/account.ts';
 import type { PostgresServer } from '../../test/support/postgres.ts';
-import { plainEnvironment } from '../../test/support/run.ts';
+import { call } from './call.ts';
 import { sizeOf } from './cluster.ts';
 import type { Contender } from './measure.ts';
 
@@ -51,16 +50,4 @@ export function settled(contenders: readonly Contender[]): Contender[] {
       call('sync', []);
     },
   }));
-}
-
-/** Runs a command as the servers' account. @returns what it printed. */
-export function call(command: string, words: readonly string[], env: Readonly<Record<string, string>> = {}): string {
-  const { status, stdout, stderr } = spawnSync(command, words, {
-    ...account,
-    cwd: '/',
-    env: { ...plainEnvironment(), ...env },
-    encoding: 'utf8',
-  });
-  if (status !== 0) throw new Error(`${command} ended with ${status}: ${stderr}${stdout}`);
-  return stdout;
 }

@@ -10,7 +10,8 @@ import { launcher } from '../../test/support/run.ts';
 import { type S3Endpoint, S3Server } from '../../test/support/s3-server.ts';
 import { findBarman, findPeers, type Peer } from './backup-peers.ts';
 import { report } from './backup-report.ts';
-import { bytesIn, call, expectRestored, type Scene, settled } from './backup-scene.ts';
+import { bytesIn, expectRestored, type Scene, settled } from './backup-scene.ts';
+import { call } from './call.ts';
 import { type ClusterSize, makeCluster, sizeOf } from './cluster.ts';
 import { type Contender, measure } from './measure.ts';
 

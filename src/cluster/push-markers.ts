@@ -24,8 +24,8 @@ const stampAgeMs = 2000;
 
 const stampSuffix = '.stamp';
 const untilSuffix = '.until';
-/** What is none of a marker. */
-const others = ['bound', 'now'];
+/** Entries of the folder that are of no marker. */
+const besideMarkers = ['bound', 'now'];
 
 export interface MarkerOptions {
   readonly walFolder: string;
@@ -58,12 +58,12 @@ export class PushMarkers {
     this.wasRefused = wasRefused;
   }
 
-  /** `requested`: what PostgreSQL calls for now. That a marker of it was not believed says that none of the others will be. */
+  /** `requested`: what PostgreSQL calls for now. That a marker of it was not believed says that none of the besideMarkers will be. */
   static async open(options: MarkerOptions, requested: string): Promise<PushMarkers> {
     const { walFolder, binding, repository, systemIdentifier } = options;
     const hash = createHash('sha256').update(JSON.stringify([repository, systemIdentifier, binding]));
     const folder = join(pushedFolder(walFolder), hash.digest('hex').slice(0, 16));
-    const markers = (await list(folder)).filter((name) => !others.includes(name) && !isLeftOver(name));
+    const markers = (await list(folder)).filter((name) => !besideMarkers.includes(name) && !isLeftOver(name));
     const wasRefused = markers.includes(requested);
     if (markers.length === 0 || wasRefused) await removeBoundFolder(folder);
     await makeBoundFolder(folder, binding, walFolder);
@@ -138,7 +138,7 @@ export async function clearMarkers(walFolder: string, binding: Binding, waiting:
     }
     for (const entry of await list(folder)) {
       const file = entry.replace(/\.(?:stamp|until)$/, '');
-      const isStale = isLeftOver(entry) ? isAbandoned(entry) : !others.includes(entry) && !waiting.has(file);
+      const isStale = isLeftOver(entry) ? isAbandoned(entry) : !besideMarkers.includes(entry) && !waiting.has(file);
       if (isStale) await rm(join(folder, entry), { force: true });
     }
   }
