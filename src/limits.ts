@@ -41,7 +41,9 @@ export const limits = {
   partRawBytes: 256 * mebibyte,
   partFiles: 2048,
   /** One line of a backup's list of files: a path, and where its content stands. */
-  lineBytes: 64 * kibibyte,
+  lineBytes: mebibyte,
+  /** Into so many pieces a file of a backup may fall: their line must not become longer. */
+  extentsOfFile: 32 * kibibyte,
   /** A part is read in windows of this size, so many at the same time. */
   windowBytes: 4 * mebibyte,
   windowsInFlight: 2,

@@ -19,6 +19,8 @@ export interface CatalogueEntry extends BackupId {
   readonly isFailed: boolean;
   /** When the storage received the last sign of life, by its own clock. */
   readonly lastSignAt: Date | undefined;
+  /** The number of its lease's last record; 0 where there is none. */
+  readonly lastRecord: number;
 }
 
 /** All backups of a cluster, the oldest first. */
@@ -30,7 +32,14 @@ export async function listBackups(archive: Archive, options: RequestOptions = {}
     if (known !== undefined) return known;
     const parsed = parseBackupId(id);
     if (parsed === undefined) return undefined;
-    const entry = { ...parsed, hasManifest: false, isClosed: false, isFailed: false, lastSignAt: undefined };
+    const entry = {
+      ...parsed,
+      hasManifest: false,
+      isClosed: false,
+      isFailed: false,
+      lastSignAt: undefined,
+      lastRecord: 0,
+    };
     found.set(id, entry);
     return entry;
   };
@@ -41,7 +50,10 @@ export async function listBackups(archive: Archive, options: RequestOptions = {}
     if (entry === undefined) continue;
     if (record === 'closed') entry.isClosed = true;
     else if (record === 'failed') entry.isFailed = true;
-    else if (entry.lastSignAt === undefined || modifiedAt > entry.lastSignAt) entry.lastSignAt = modifiedAt;
+    else {
+      entry.lastRecord = Math.max(entry.lastRecord, Number(record) || 0);
+      if (entry.lastSignAt === undefined || modifiedAt > entry.lastSignAt) entry.lastSignAt = modifiedAt;
+    }
   }
   const manifests = kindPrefix(systemIdentifier, 'manifest');
   for await (const { key } of storage.list(manifests, options)) {

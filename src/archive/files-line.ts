@@ -11,9 +11,9 @@ import { controlFilePath, tablespacePath } from './files-paths.ts';
 /** A part that the files behind it refer to by its index. */
 export interface PartLine extends StreamedCommitment {
   readonly type: 'part';
-  /** How extents name it. */
+  /** How extents name it: no other part of the list has the same. */
   readonly index: number;
-  /** The backup that stored it, and its number there. */
+  /** The backup that stored it, of an increment perhaps an earlier one, and its number there. */
   readonly backup: string;
   readonly number: number;
   /** It holds what is copied last: the order of paths ends before it. */
@@ -37,8 +37,15 @@ export interface FileLine extends Owned {
   readonly sizeBytes: number;
   readonly ctimeNs: bigint;
   readonly inode: bigint;
-  /** Hexadecimal, by the manifest's algorithm. */
+  /** Hexadecimal, by the manifest's algorithm. Absent when not all of the file was read for this backup. */
   readonly checksum?: string | undefined;
+  /** Base64 of 16 bytes for each begun MiB: the first half of its SHA-256, or zeros where it is not known. Absent when none is. */
+  readonly hashes?: string | undefined;
+  /**
+   * Base64 of a bit for each page of a relation's main fork, from the lowest of the first byte on: is PD_ALL_VISIBLE set (H36)? Only where a
+   * server may set that without an LSN.
+   */
+  readonly allVisible?: string | undefined;
   /** Tile the file, from its beginning to its end. */
   readonly extents: readonly Extent[];
 }
@@ -69,8 +76,9 @@ function entryMembers(line: EntryLine): object {
     const target = formatPath(line.target);
     return { ...owned, ...('path' in target ? { target: target.path } : { targetHex: target.pathHex }) };
   }
-  const { sizeBytes, ctimeNs, inode, checksum, extents } = line;
-  return { ...owned, size: sizeBytes, ctimeNs: String(ctimeNs), inode: String(inode), checksum, extents };
+  const { sizeBytes, ctimeNs, inode, checksum, hashes, allVisible, extents } = line;
+  const times = { ctimeNs: String(ctimeNs), inode: String(inode) };
+  return { ...owned, size: sizeBytes, ...times, checksum, hashes, allVisible, extents };
 }
 
 /** A line of the list, the seal apart. @throws CorruptError when it is none that is known, or names an impossible path. */
@@ -132,10 +140,11 @@ function parseEntry(value: Record<string, unknown>): EntryLine {
 }
 
 function fileMembers(value: Record<string, unknown>) {
-  const { size, ctimeNs, inode, checksum, extents } = value;
+  const { size, ctimeNs, inode, checksum, hashes, allVisible, extents } = value;
   const sound =
     isCount(size) &&
     [ctimeNs, inode].every(isInteger) &&
+    [hashes, allVisible].every((one) => one === undefined || (typeof one === 'string' && base64.test(one))) &&
     (checksum === undefined || (typeof checksum === 'string' && /^[0-9a-f]{8,128}$/.test(checksum))) &&
     Array.isArray(extents) &&
     extents.every(isExtent);
@@ -145,6 +154,8 @@ function fileMembers(value: Record<string, unknown>) {
     ctimeNs: BigInt(ctimeNs as string),
     inode: BigInt(inode as string),
     checksum: checksum as string | undefined,
+    hashes: hashes as string | undefined,
+    allVisible: allVisible as string | undefined,
     extents: extents as readonly Extent[],
   };
 }
@@ -163,6 +174,7 @@ function isExtent(value: unknown): boolean {
 
 const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
 const isHash = (value: unknown) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value);
+const base64 = /^[A-Za-z0-9+/]*={0,2}$/;
 const isInteger = (value: unknown) => typeof value === 'string' && /^-?\d{1,20}$/.test(value);
 /** Permission bits alone: no set-uid, no set-gid, no sticky bit. */
 const isMode = (value: unknown) => isCount(value) && (value as number) <= 0o777;

@@ -33,7 +33,8 @@ export class Order {
 
   expect(line: FilesLine): void {
     if (line.type === 'part') {
-      if (this.#isLast || line.index !== this.#parts.size) throw unsound('a part is out of order');
+      if (this.#isLast) throw unsound('a part is out of order');
+      if (this.#parts.has(line.index)) throw unsound('two parts have one index');
       if (line.last === true) {
         this.#isLast = true;
         this.#path = '';

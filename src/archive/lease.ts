@@ -10,6 +10,7 @@ import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { RequestOptions } from '../storage/storage.ts';
 import type { Archive } from './archive.ts';
 import { leaseName } from './keys.ts';
+import { isUses, type PartUses } from './part-uses.ts';
 import { type DocumentWriter, getDocument, putDocument } from './sealed-document.ts';
 
 export interface LeaseOptions extends DocumentWriter {
@@ -20,8 +21,17 @@ export interface LeaseOptions extends DocumentWriter {
   readonly log: Log;
 }
 
+/** What an increment refers to. */
+export interface LeasedParent {
+  readonly parent: string;
+  /** The parts that the parent needs: the increment may come to need any of them. */
+  readonly uses: PartUses;
+}
+
 /** A lease that is held: renewed by itself until it is released. */
 export interface Lease {
+  /** Says so in a record of its own: when this returns, no deletion that begins takes any of these parts (H27). */
+  nameParent(parent: LeasedParent): Promise<void>;
   /** The backup is whole, and all that it needs was seen in the archive: it counts from now on. */
   close(): Promise<void>;
   /** The backup is given up. Says so if the storage lets it, and never throws: the reason is told elsewhere. */
@@ -32,12 +42,13 @@ export interface Lease {
 export async function takeLease(archive: Archive, options: LeaseOptions): Promise<Lease> {
   const { id, walFloor, timeline, host, signal, log } = options;
   let count = 0;
+  let leased: LeasedParent | undefined;
   const put = (record: number | 'closed' | 'failed', members: object, writer: DocumentWriter) =>
     putDocument(archive, { kind: 'lease', name: leaseName(id, record) }, { id, host, ...members }, writer);
   const renew = (): Promise<void> => {
     count += 1;
-    const members = { record: count, walFloor: formatLsn(walFloor), timeline, writtenAt: new Date().toISOString() };
-    return put(count, members, { host, signal });
+    const members = { record: count, walFloor: formatLsn(walFloor), timeline, ...leased };
+    return put(count, { ...members, writtenAt: new Date().toISOString() }, { host, signal });
   };
   await renew();
   const timer = setInterval(() => {
@@ -47,6 +58,10 @@ export async function takeLease(archive: Archive, options: LeaseOptions): Promis
   }, leaseRenewalMs);
   timer.unref();
   return {
+    nameParent: async (parent) => {
+      leased = parent;
+      await renew();
+    },
     close: async () => {
       clearInterval(timer);
       await put('closed', { closedAt: new Date().toISOString() }, { host, signal });
@@ -68,14 +83,25 @@ export interface LeaseRecord {
   /** An LSN: no WAL from there on may be deleted. */
   readonly walFloor: string;
   readonly timeline: number;
+  /** Parts of earlier backups that it may need; none unless it is an increment that has chosen its parent. */
+  readonly uses: PartUses;
 }
 
-/** @throws CorruptError when none can be understood (H28). */
-export async function readLease(archive: Archive, id: string, options: RequestOptions): Promise<LeaseRecord> {
-  const name = leaseName(id, 1); // what they say is the same in all of them
-  const { walFloor, timeline } = await getDocument(archive, { kind: 'lease', name }, options);
-  if (typeof walFloor === 'string' && parseLsn(walFloor) !== undefined && Number.isSafeInteger(timeline)) {
-    return { walFloor, timeline: timeline as number };
+/** @param record  the number of its last one. @throws CorruptError when it cannot be understood (H28). */
+export async function readLease(
+  archive: Archive,
+  id: string,
+  { record, signal }: RequestOptions & { readonly record: number },
+): Promise<LeaseRecord> {
+  const name = leaseName(id, record);
+  const { walFloor, timeline, uses = {} } = await getDocument(archive, { kind: 'lease', name }, { signal });
+  if (
+    typeof walFloor === 'string' &&
+    parseLsn(walFloor) !== undefined &&
+    Number.isSafeInteger(timeline) &&
+    isUses(uses)
+  ) {
+    return { walFloor, timeline: timeline as number, uses };
   }
-  throw new CorruptError(`"${name}" does not say which WAL the backup needs`);
+  throw new CorruptError(`"${name}" does not say which WAL and which parts the backup needs`);
 }

@@ -10,11 +10,14 @@ import { type Archive, about } from './archive.ts';
 import { type BackupType, parseBackupId } from './backup-id.ts';
 import type { FilesCount } from './files-list.ts';
 import { manifestName, objectKey } from './keys.ts';
+import { isUses, type PartUses } from './part-uses.ts';
 import { type DocumentWriter, getDocument, putDocument } from './sealed-document.ts';
 
 export interface BackupManifest {
   readonly id: string;
   readonly type: BackupType;
+  /** Of an increment: the backup whose unchanged pages it refers to. It may be deleted, and nothing ever reads it again. */
+  readonly parent?: string | undefined;
   readonly systemIdentifier: string;
   /** `17.10`, and as a number 170010. */
   readonly postgres: { readonly version: string; readonly versionNumber: number };
@@ -32,6 +35,8 @@ export interface BackupManifest {
   readonly pageBytes: number;
   /** Does the cluster have page checksums? */
   readonly checksums: boolean;
+  /** `wal_log_hints`: does each change of a page that needs no WAL still give it an LSN? As page checksums do. */
+  readonly walLogHints?: boolean | undefined;
   readonly badPages: BadPages;
   readonly source: { readonly host: string; readonly dataDirectory: string; readonly standby: boolean };
   readonly tablespaces: readonly ({ readonly oid: string } & (
@@ -49,7 +54,7 @@ export interface BackupManifest {
   readonly statistics: BackupStatistics;
   readonly files: StreamedCommitment;
   /** The parts that it needs: for each backup that stored any, ranges of their numbers. */
-  readonly uses: Readonly<Record<string, readonly (readonly [first: number, last: number])[]>>;
+  readonly uses: PartUses;
 }
 
 /** Pages whose checksum was wrong when they were copied: all are counted, the first ones named. */
@@ -64,6 +69,8 @@ export interface BackupStatistics extends FilesCount {
   /** Length of all files as restored, and of all that was stored for them. */
   readonly rawBytes: number;
   readonly storedBytes: number;
+  /** Length of all parts that it needs, as stored: what a restore reads at most. */
+  readonly usedBytes?: number | undefined;
 }
 
 /** Stores a backup's manifest: from here on it exists, and counts when it is confirmed. */
@@ -95,18 +102,6 @@ export async function readManifest(archive: Archive, id: string, options?: Reque
   throw about(new CorruptError('the manifest lacks what it must say'), archive, key);
 }
 
-/** The parts that a manifest needs, one by one. */
-export function* usedParts({ uses }: Pick<BackupManifest, 'uses'>): Generator<{ backup: string; number: number }> {
-  for (const [backup, ranges] of Object.entries(uses)) {
-    for (const [first, last] of ranges) {
-      for (let number = first; number <= last; number += 1) yield { backup, number };
-    }
-  }
-}
-
-/** A range of part numbers may name no more parts than so many: a number of an enemy must not become a loop without end. */
-const maxParts = 10_000_000;
-
 function isManifest(value: object): value is BackupManifest {
   const m = value as { readonly [member in keyof BackupManifest]?: unknown };
   const source = m.source as Partial<BackupManifest['source']> | undefined;
@@ -114,6 +109,8 @@ function isManifest(value: object): value is BackupManifest {
   return (
     typeof m.id === 'string' &&
     parseBackupId(m.id)?.type === m.type &&
+    (m.parent === undefined || (typeof m.parent === 'string' && parseBackupId(m.parent) !== undefined)) &&
+    (m.walLogHints === undefined || typeof m.walLogHints === 'boolean') &&
     [m.startLsn, m.stopLsn, m.consistentLsn].every((lsn) => typeof lsn === 'bigint') &&
     [m.startedAt, m.finishedAt].every((time) => typeof time === 'string' && !Number.isNaN(Date.parse(time))) &&
     isCount(m.timeline) &&
@@ -162,7 +159,8 @@ function isBadPages(value: unknown): boolean {
 
 function isStatistics(value: unknown): boolean {
   const names = ['parts', 'files', 'folders', 'tablespaces', 'rawBytes', 'storedBytes'];
-  return isObject(value) && names.every((name) => isCount(value[name]));
+  const isOptional = isObject(value) && (value.usedBytes === undefined || isCount(value.usedBytes));
+  return isOptional && names.every((name) => isCount(value[name]));
 }
 
 function isCommitment(value: unknown): boolean {
@@ -173,19 +171,4 @@ function isCommitment(value: unknown): boolean {
     [value.sha256, value.tableSha256].every(isHash) &&
     (value.keyCommitment === undefined || isHash(value.keyCommitment))
   );
-}
-
-function isUses(value: unknown): boolean {
-  if (!isObject(value)) return false;
-  let parts = 0;
-  for (const [backup, ranges] of Object.entries(value)) {
-    if (parseBackupId(backup) === undefined || !Array.isArray(ranges)) return false;
-    for (const range of ranges as unknown[]) {
-      const [first, last] = Array.isArray(range) ? (range as unknown[]) : [];
-      if (!isCount(first) || !isCount(last) || (first as number) < 1 || (last as number) < (first as number))
-        return false;
-      parts += (last as number) - (first as number) + 1;
-    }
-  }
-  return parts <= maxParts;
 }

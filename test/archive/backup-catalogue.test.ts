@@ -85,7 +85,7 @@ describe('the state of a backup', () => {
     if (backup === undefined) throw new Error(testBackupId);
     fc.assert(
       fc.property(anyEntry, (entry) => {
-        const isConfirmed = stateOf({ ...backup, ...entry }, { now, expiryMs }) === 'confirmed';
+        const isConfirmed = stateOf({ ...backup, lastRecord: 0, ...entry }, { now, expiryMs }) === 'confirmed';
         expect(isConfirmed).toBe(entry.hasManifest && entry.isClosed);
       }),
     );
@@ -116,6 +116,7 @@ it('lists each backup once, the oldest first, with what its name says', async ()
     isClosed: true,
     isFailed: false,
     lastSignAt: minutesAgo(5),
+    lastRecord: 1,
   });
 });
 

@@ -223,9 +223,7 @@ describe('a list that is out of order is refused:', () => {
     ['a file below a file', [file('a'), file('a/b')]],
     ['a file of a folder that is over', [folder('a'), folder('a/b'), file('a/c'), file('a/b/d')]],
     ['a file of a folder whose place has passed', [folder('a'), file('a0'), file('a/b')]],
-    ['a part without a part before it', [part(1)]],
     ['a part twice', [part(0), part(0)]],
-    ['parts that descend', [part(0), part(2), part(1)]],
     ['a file that needs a part behind it', [file('a', { extents: [[1, 0, 0]] }), part(0)]],
     ['pg_control among the others', [folder('global'), file('global/pg_control')]],
     ['backup_label among the others', [file('backup_label')]],
@@ -376,7 +374,7 @@ describe('a line that an enemy could write is refused:', () => {
     expect(parsed(bytesOf(Buffer.from(text)))).rejects.toBeInstanceOf(CorruptError),
   );
 
-  it('a line above 64 KiB, before it is read whole', async () => {
+  it('a line above 1 MiB, before it is read whole', async () => {
     let given = 0;
     const endless = async function* () {
       for (;;) {

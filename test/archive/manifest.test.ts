@@ -1,7 +1,8 @@
 /** Manifests: one that was stored comes back, and one that lacks anything it must say is refused. */
 import { describe, expect, it } from 'vitest';
 import { objectKey } from '../../src/archive/keys.ts';
-import { type BackupManifest, readManifest, storeManifest, usedParts } from '../../src/archive/manifest.ts';
+import { type BackupManifest, readManifest, storeManifest } from '../../src/archive/manifest.ts';
+import { usedParts } from '../../src/archive/part-uses.ts';
 import { putDocument } from '../../src/archive/sealed-document.ts';
 import { generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';

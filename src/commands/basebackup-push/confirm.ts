@@ -2,7 +2,8 @@
 import type { Archive } from '../../archive/archive.ts';
 import { concerns, readPlans } from '../../archive/deletion-plan.ts';
 import { kindPrefix, manifestName, objectKey, partNumberOf } from '../../archive/keys.ts';
-import { type BackupManifest, usedParts } from '../../archive/manifest.ts';
+import type { BackupManifest } from '../../archive/manifest.ts';
+import { usedParts } from '../../archive/part-uses.ts';
 import { firstMissingSegment, segmentsOf, type WalRange } from '../../archive/wal-range.ts';
 import { CheckError, ConfigurationError } from '../../errors.ts';
 import type { RequestOptions } from '../../storage/storage.ts';

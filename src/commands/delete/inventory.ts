@@ -156,7 +156,8 @@ interface Seen {
 async function readBackup(context: Context, archive: Archive, entry: CatalogueEntry, { now, storedParts }: Seen) {
   const { id, startedAt, timeline, hasManifest } = entry;
   const state = stateOf(entry, { now, expiryMs: leaseExpiryMs });
-  const lease = state === 'running' ? await readLease(archive, id, context) : undefined;
+  const lease =
+    state === 'running' ? await readLease(archive, id, { ...context, record: entry.lastRecord }) : undefined;
   if (!hasManifest)
     return {
       backup: withLease({ ...leftOver(id, storedParts), timeline, startedAt, finishedAt: startedAt, state }, lease),
@@ -185,6 +186,7 @@ function withLease(backup: RetainedBackup, lease: LeaseRecord | undefined): Reta
     timeline: lease.timeline,
     startLsn: backup.startLsn === 0n ? walFloor : backup.startLsn,
     walFloor,
+    uses: new Map([...backup.uses, ...Object.entries(lease.uses)]), // its own parts are in none of them
   };
 }
 
