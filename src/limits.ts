@@ -41,9 +41,9 @@ export const limits = {
   partRawBytes: 256 * mebibyte,
   partFiles: 2048,
   /** One line of a backup's list of files: a path, and where its content stands. */
-  lineBytes: mebibyte,
+  lineBytes: 2 * mebibyte,
   /** Into so many pieces a file of a backup may fall: their line must not become longer. */
-  extentsOfFile: 32 * kibibyte,
+  extentsOfFile: 64 * kibibyte,
   /** A part is read in windows of this size, so many at the same time. */
   windowBytes: 4 * mebibyte,
   windowsInFlight: 2,
@@ -84,6 +84,12 @@ export const markerLastMs = 5 * minute;
 /** How often a backup gives a sign of life, and after what silence it is taken for dead. */
 export const leaseRenewalMs = 5 * minute;
 export const leaseExpiryMs = 30 * minute;
+
+/** How long an increment waits for the server's WAL summaries: it does without, if need be. */
+export const summariesMs = 2 * minute;
+
+/** A file that was written to so shortly before a backup may have been written to again with the same times. */
+export const trustedTimesMs = minute;
 
 /** A deletion of another host that gave no sign for so long is dead: by the storage's clock. */
 export const planExpiryMs = 60 * minute;

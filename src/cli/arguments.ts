@@ -17,6 +17,16 @@ export function parseMaxRate(text: string): number {
   });
 }
 
+const ageUnits: Readonly<Record<string, number>> = { h: 3_600_000, d: 24 * 3_600_000, w: 7 * 24 * 3_600_000 };
+
+/** An age such as `12h`, `7d` or `4w`, in milliseconds. `flag` for the message. */
+export function parseAge(flag: string, text: string): number {
+  const [, number, unit = ''] = /^\s*(\d{1,6})\s*([hdw])\s*$/.exec(text) ?? [];
+  const ageMs = Number(number) * (ageUnits[unit] ?? Number.NaN);
+  if (ageMs > 0) return ageMs;
+  throw new UsageError(`${flag} cannot be "${text}"`, { hint: 'Give hours, days or weeks, such as 12h, 7d or 4w.' });
+}
+
 /** `--annotate k=v`, each key once. */
 export function parseAnnotations(texts: readonly string[]): Readonly<Record<string, string>> {
   const annotations = new Map<string, string>();

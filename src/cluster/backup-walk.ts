@@ -2,7 +2,7 @@
  * Walks a data directory and its tablespaces in the order of path bytes and names what goes into a base backup. Reads names and
  * attributes, no content. What a running server removes meanwhile is left out; what cannot be read is an error, never a gap.
  */
-import { type BigIntStats, constants, type Stats } from 'node:fs';
+import { type BigIntStats, constants } from 'node:fs';
 import { access, readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type BytePath, showPath, toBytePath, toFilePath } from '../byte-path.ts';
@@ -31,8 +31,16 @@ interface FolderAttributes {
   readonly mtimeNs: bigint;
 }
 
+/** What tells that a file was not written to. */
+export interface FileTimes {
+  readonly sizeBytes: number;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  readonly inode: bigint;
+}
+
 export type WalkEntry =
-  | { readonly type: 'file'; readonly path: BytePath; readonly source: BytePath; readonly sizeBytes: number }
+  | ({ readonly type: 'file'; readonly path: BytePath; readonly source: BytePath } & FileTimes)
   | ({ readonly type: 'folder' } & FolderAttributes)
   /** `path` is `pg_tblspc/<oid>`, `target` the absolute path that it leads to; the attributes are the target's. */
   | ({ readonly type: 'tablespace'; readonly target: BytePath } & FolderAttributes);
@@ -72,7 +80,7 @@ export async function surveyDataDirectory(
   return survey;
 }
 
-type FileCheck = (source: BytePath, stats: Stats | BigIntStats) => Promise<void>;
+type FileCheck = (source: BytePath, stats: BigIntStats) => Promise<void>;
 
 /** Asks the system once for each kind of owner and mode: of a million files nearly all are of one. */
 function readableCheck(): FileCheck {
@@ -183,9 +191,10 @@ async function look(walk: Walk, folder: Folder, name: BytePath): Promise<Found |
   return undefined;
 }
 
-async function file({ check }: Walk, { path, source }: Folder, stats: Stats | BigIntStats): Promise<Found> {
+async function file({ check }: Walk, { path, source }: Folder, stats: BigIntStats): Promise<Found> {
   await check?.(source, stats);
-  return { entry: { type: 'file', path, source, sizeBytes: Number(stats.size) } };
+  const { size, mtimeNs, ctimeNs, ino } = stats;
+  return { entry: { type: 'file', path, source, sizeBytes: Number(size), mtimeNs, ctimeNs, inode: ino } };
 }
 
 async function directory(walk: Walk, folder: Folder): Promise<Found | undefined> {

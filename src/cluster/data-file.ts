@@ -19,9 +19,17 @@ export interface DataFile {
   readonly gid: number;
   /** Permission bits. */
   readonly mode: number;
-  /** Chunks in `memory` (1 MiB), which the next one uses again; filled up with zeros where the file became shorter. */
-  readonly content: (memory: Buffer) => Generator<Uint8Array>;
+  /**
+   * Chunks in `memory` (1 MiB), which the next one uses again; filled up with zeros where the file became shorter. Of all, or of ranges, whose
+   * offsets are pages' beginnings; with `unchecked` no page's checksum is looked at.
+   */
+  readonly content: (memory: Buffer, options?: ContentOptions) => Generator<Uint8Array>;
   readonly close: () => void;
+}
+
+export interface ContentOptions {
+  readonly ranges?: readonly { readonly offset: number; readonly lengthBytes: number }[];
+  readonly unchecked?: true;
 }
 
 export interface PageChecks {
@@ -57,7 +65,8 @@ export function openDataFile(source: BytePath, path: BytePath, checks?: PageChec
     uid: Number(stat.uid),
     gid: Number(stat.gid),
     mode: Number(stat.mode) & 0o777,
-    content: (memory) => readContent(memory, { fd, source, sizeBytes, check }),
+    content: (memory, { ranges = [{ offset: 0, lengthBytes: sizeBytes }], unchecked } = {}) =>
+      readContent(memory, { fd, source, ranges, check: unchecked === true ? undefined : check }),
     close: () => closeSync(fd),
   };
 }
@@ -65,20 +74,23 @@ export function openDataFile(source: BytePath, path: BytePath, checks?: PageChec
 interface Reading {
   readonly fd: number;
   readonly source: BytePath;
-  readonly sizeBytes: number;
+  readonly ranges: NonNullable<ContentOptions['ranges']>;
   readonly check: ((pages: Buffer, offset: number, readAgain: (at: number, bytes: Buffer) => void) => void) | undefined;
 }
 
-function* readContent(memory: Buffer, { fd, source, sizeBytes, check }: Reading): Generator<Uint8Array> {
+function* readContent(memory: Buffer, { fd, source, ranges, check }: Reading): Generator<Uint8Array> {
   const readAgain = (position: number, bytes: Buffer) => {
     bytes.fill(0, readFully(fd, bytes, position, source)); // truncated in between
   };
-  for (let offset = 0; offset < sizeBytes; offset += memory.length) {
-    const wanted = memory.subarray(0, Math.min(memory.length, sizeBytes - offset));
-    const read = readFully(fd, wanted, offset, source);
-    check?.(wanted.subarray(0, read), offset, readAgain);
-    wanted.fill(0, read); // truncated meanwhile: replay truncates it again, or fills these pages
-    yield wanted;
+  for (const range of ranges) {
+    const end = range.offset + range.lengthBytes;
+    for (let { offset } = range; offset < end; offset += memory.length) {
+      const wanted = memory.subarray(0, Math.min(memory.length, end - offset));
+      const read = readFully(fd, wanted, offset, source);
+      check?.(wanted.subarray(0, read), offset, readAgain);
+      wanted.fill(0, read); // truncated meanwhile: replay truncates it again, or fills these pages
+      yield wanted;
+    }
   }
 }
 
@@ -97,7 +109,7 @@ function readFully(fd: number, bytes: Buffer, position: number, source: BytePath
   return read;
 }
 
-/** Chunks begin at multiples of 1 MiB, and so with a page. */
+/** Chunks begin with a page: at multiples of 1 MiB, and where ranges do. */
 function pageCheckOf(path: BytePath, { startLsn, pageBytes, segmentPages, onBadPage }: PageChecks): Reading['check'] {
   const relation = parseRelationFile(path);
   if (relation === undefined) return undefined;

@@ -17,6 +17,8 @@ export interface ServerFacts {
   readonly pageSizeBytes: number;
   readonly catalogVersion: number;
   readonly checksums: boolean;
+  /** `wal_log_hints` */
+  readonly walLogHints: boolean;
   readonly archiveMode: 'on' | 'off' | 'always';
   readonly archiveCommand: string;
   readonly archiveLibrary: string;
@@ -39,6 +41,7 @@ interface Row {
   readonly page_size: number;
   readonly catalog_version: number;
   readonly checksums: boolean;
+  readonly wal_log_hints: boolean;
   readonly archive_mode: ServerFacts['archiveMode'];
   readonly archive_command: string;
   readonly archive_library: string;
@@ -60,6 +63,7 @@ const question = `
          init.database_block_size as page_size,
          system.catalog_version_no as catalog_version,
          init.data_page_checksum_version > 0 as checksums,
+         current_setting('wal_log_hints') = 'on' as wal_log_hints,
          current_setting('archive_mode') as archive_mode,
          current_setting('archive_command') as archive_command,
          coalesce(current_setting('archive_library', true), '') as archive_library,
@@ -92,6 +96,7 @@ export async function readFacts(session: Session): Promise<ServerFacts> {
     pageSizeBytes: row.page_size,
     catalogVersion: row.catalog_version,
     checksums: row.checksums,
+    walLogHints: row.wal_log_hints,
     archiveMode: row.archive_mode,
     archiveCommand: row.archive_command,
     archiveLibrary: row.archive_library,

@@ -8,6 +8,7 @@ import { readConnectionSettings } from './connection-settings.ts';
 import { checkPrivileges } from './privileges.ts';
 import { checkSameProcess, checkSameServer, proveSameServer, type ServerProof } from './same-server.ts';
 import { readFacts, type ServerFacts } from './server-facts.ts';
+import { readChangedBlocks, type SummariesOptions, type SummarizedChanges } from './wal-summaries.ts';
 
 export type { ArchiverStatus } from './archiver-status.ts';
 export type { ServerFacts } from './server-facts.ts';
@@ -34,6 +35,8 @@ export interface BackupServer {
   }>;
   /** Call it right after `startBackup`. @throws ConfigurationError when the data directory is another server's (H19). */
   proveSameServer(startLsn: Lsn): Promise<void>;
+  /** What WAL changed since another backup, or the reason why that cannot be told; the backup goes on. @throws when the session is lost. */
+  readChangedBlocks(options: SummariesOptions): Promise<SummarizedChanges>;
   /** Does not wait for the archive (H21). @returns `backup_label` and `tablespace_map` byte for byte. */
   stopBackup(): Promise<{ readonly stopLsn: Lsn; readonly label: Buffer; readonly tablespaceMap: Buffer }>;
   /** Ends the session, and with it a backup that is running, within a bound; may be called again. */
@@ -141,6 +144,10 @@ class OpenServer implements BackupServer {
 
   proveSameServer(startLsn: Lsn): Promise<void> {
     return proveSameServer(this.#proof, startLsn);
+  }
+
+  readChangedBlocks(options: SummariesOptions): Promise<SummarizedChanges> {
+    return readChangedBlocks(this.#session, options);
   }
 
   async stopBackup(): Promise<{ stopLsn: Lsn; label: Buffer; tablespaceMap: Buffer }> {

@@ -2,14 +2,14 @@
  * Asks the file system about what a running server owns, by paths of bytes (H24): what is gone meanwhile is `undefined`,
  * what cannot be read is an error that tells how to mend it.
  */
-import type { BigIntStats, Dirent, Stats } from 'node:fs';
+import type { BigIntStats, Dirent } from 'node:fs';
 import { lstat, opendir, readdir, realpath, stat } from 'node:fs/promises';
 import { type BytePath, showPath, toFilePath } from '../byte-path.ts';
 import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
 
-/** Attributes of the file, folder or link itself. @throws HostError */
-export function attributesOf(source: BytePath): Promise<Stats | undefined> {
-  return ifThere(source, lstat(toFilePath(source)));
+/** Attributes of the file, folder or link itself, times in nanoseconds. @throws HostError */
+export function attributesOf(source: BytePath): Promise<BigIntStats | undefined> {
+  return ifThere(source, lstat(toFilePath(source), { bigint: true }));
 }
 
 /** Attributes of what a link leads to, times in nanoseconds; undefined also when it leads nowhere, or to itself. @throws HostError */

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { makeBackupId } from '../archive/backup-id.ts';
 import { sealLines } from '../archive/files-list.ts';
-import { takeLease } from '../archive/lease.ts';
+import { type Lease, takeLease } from '../archive/lease.ts';
 import { type BackupManifest, storeManifest } from '../archive/manifest.ts';
 import { storeStream } from '../archive/part.ts';
 import type { WalRange } from '../archive/wal-range.ts';
@@ -12,17 +12,23 @@ import { PostgresError, UsageError } from '../errors.ts';
 import { parseBackupLabel, parseTablespaceMap, type TablespaceLocation } from '../postgres/backup-label.ts';
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import { segmentNameAt } from '../postgres/wal-file-name.ts';
+import { readCatalogue } from './backups.ts';
 import { waitForWal } from './basebackup-push/archived-wal.ts';
 import { expectNothingMissing, expectStillThere } from './basebackup-push/confirm.ts';
 import { ClusterCopy, configPaths } from './basebackup-push/copy.ts';
 import { ensureHistories } from './basebackup-push/histories.ts';
+import type { Increment } from './basebackup-push/increment.ts';
 import { lookBefore, type Survey } from './basebackup-push/look-before.ts';
+import { chooseParent, type Parent } from './basebackup-push/parent.ts';
+import { type IncrementStart, prepareIncrement, UnfitParent } from './basebackup-push/prepare-increment.ts';
 import { type BasebackupPushArguments, type Push, versionsOf, workersFor } from './basebackup-push/push.ts';
 import { type Context, storageOf } from './context.ts';
 import { keysToSeal } from './keys.ts';
 
 export interface BasebackupPushResult {
   readonly manifest: BackupManifest;
+  /** How much of the cluster's files was read. */
+  readonly readBytes: number;
   readonly seconds: number;
 }
 
@@ -44,8 +50,8 @@ export async function basebackupPush(context: Context, args: BasebackupPushArgum
     // a backup whose session is lost is lost
     const signal = AbortSignal.any([context.signal, server.lost]);
     const push: Push = { ...context, signal, archive, server, dataDirectory, args, startedAt };
-    const manifest = await pushLeased(push, await lookBefore(push));
-    return { manifest, seconds: (performance.now() - startedMs) / 1000 };
+    const pushed = await pushFitting(push, await lookBefore(push));
+    return { ...pushed, seconds: (performance.now() - startedMs) / 1000 };
   } catch (error) {
     // whatever was under way was only broken off
     throw server.lost.aborted && !context.signal.aborted ? server.lost.reason : error;
@@ -62,25 +68,47 @@ function dataDirectoryOf({ settings, libpq, workingDirectory }: Context, { pgdat
   });
 }
 
-/** From here on the archive knows of the backup, and is told when it is given up. */
-async function pushLeased(push: Push, survey: Survey): Promise<BackupManifest> {
+type Pushed = Omit<BasebackupPushResult, 'seconds'>;
+
+/** An increment where one is wanted and has a parent; else a full backup. */
+async function pushFitting(push: Push, survey: Survey): Promise<Pushed> {
+  const sayFull = (reason: string) => push.log.warning('this will be a full backup, no increment', { detail: reason });
+  if (push.args.incremental === true) {
+    const found = await chooseParent(push);
+    if ('reason' in found) sayFull(found.reason);
+    else {
+      try {
+        return await pushLeased(push, survey, found);
+      } catch (error) {
+        if (!(error instanceof UnfitParent)) throw error;
+        sayFull(error.message);
+      }
+    }
+  }
+  return pushLeased(push, survey, undefined);
+}
+
+/** From here on the archive knows of the backup, and is told when it is given up. @throws UnfitParent when another backup may be begun instead. */
+async function pushLeased(push: Push, survey: Survey, parent: Parent | undefined): Promise<Pushed> {
   const { archive, server, dataDirectory, startedAt, host, signal, log } = push;
   const { control } = await readWholeControlFile(dataDirectory);
   const { timeline, segmentSizeBytes } = server.facts;
   const walFloor = control.redo ?? 0n;
   const segment = segmentNameAt(timeline, walFloor, segmentSizeBytes);
-  const id = makeBackupId({ startedAt, segment, type: 'full' });
+  const id = makeBackupId({ startedAt, segment, type: parent === undefined ? 'full' : 'incremental' });
   const lease = await takeLease(archive, { id, walFloor, timeline, host, signal, log });
   try {
-    const { manifest, wal } = await copyAndStore(push, id, survey);
+    if (parent !== undefined) await holdParent(push, lease, parent);
+    const { manifest, wal, readBytes } = await copyAndStore(push, { id, survey, parent });
     await expectNothingMissing(archive, manifest, wal, { signal: push.signal });
     await lease.close();
     await expectStillThere(archive, manifest, { signal: push.signal });
-    return manifest;
+    return { manifest, readBytes };
   } catch (error) {
     // a manifest whose storing was not answered may be there: nothing is cleaned up, and nothing believed (H27)
     const reason: unknown = signal.aborted ? signal.reason : error;
     await lease.fail(reason instanceof Error ? reason.message : String(reason));
+    if (reason instanceof UnfitParent) throw reason;
     log.warning(`base backup ${id} was given up, and is never restored by itself`, {
       detail: 'backup-list shows its state',
     });
@@ -88,7 +116,20 @@ async function pushLeased(push: Push, survey: Survey): Promise<BackupManifest> {
   }
 }
 
-async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles }: Survey) {
+/** No deletion that begins from here on takes what the parent needs; one that has begun may have taken it already (H27). @throws UnfitParent */
+async function holdParent(push: Push, lease: Lease, { manifest: { id, uses } }: Parent): Promise<void> {
+  await lease.nameParent({ parent: id, uses });
+  const isThere = (await readCatalogue(push, push.archive)).some((one) => one.id === id && one.state === 'confirmed');
+  if (!isThere) throw new UnfitParent(`${id} was deleted just now`);
+}
+
+interface Copying {
+  readonly id: string;
+  readonly survey: Survey;
+  readonly parent: Parent | undefined;
+}
+
+async function copyAndStore(push: Push, { id, survey: { expectedBytes, configFiles }, parent }: Copying) {
   const { archive, server, dataDirectory, args, host, settings, startedAt } = push;
   const { facts } = server;
   const label = args.label ?? id;
@@ -96,6 +137,8 @@ async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles
   try {
     const { startLsn } = await server.startBackup({ label, checkpoint: args.checkpoint });
     await server.proveSameServer(startLsn);
+    const segmentPages = await segmentPagesOf(push);
+    const increment = parent === undefined ? undefined : await prepareOrStop(push, parent, { startLsn, segmentPages });
     const ended: { stop?: Awaited<ReturnType<BackupServer['stopBackup']>> } = {};
     const copy = new ClusterCopy(push, {
       ...push,
@@ -103,7 +146,10 @@ async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles
       crew,
       backup: id,
       manifestChecksums: args.manifestChecksums,
-      pages: await pageChecks(push, startLsn),
+      pages: facts.checksums ? { startLsn, pageBytes: facts.pageSizeBytes, segmentPages } : undefined,
+      pageBytes: facts.pageSizeBytes,
+      keepsVisible: !facts.checksums && !facts.walLogHints,
+      increment,
       configFiles: configPaths(configFiles),
       maxRate: args.maxRate,
       expectedBytes,
@@ -135,7 +181,8 @@ async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles
     });
     const manifest: BackupManifest = {
       id,
-      type: 'full',
+      type: parent === undefined ? 'full' : 'incremental',
+      parent: parent?.manifest.id,
       systemIdentifier: archive.systemIdentifier,
       postgres: { version: facts.version, versionNumber: facts.versionNumber },
       timeline,
@@ -147,6 +194,7 @@ async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles
       walSegmentBytes: facts.segmentSizeBytes,
       pageBytes: facts.pageSizeBytes,
       checksums: facts.checksums,
+      walLogHints: facts.walLogHints,
       badPages: copy.badPages,
       source: { host, dataDirectory, standby: facts.inRecovery },
       tablespaces: tablespacesOf(tablespaceMap, copy).map(({ oid, location }) => ({ oid, ...formatPath(location) })),
@@ -157,10 +205,10 @@ async function copyAndStore(push: Push, id: string, { expectedBytes, configFiles
       annotations: args.annotations,
       statistics: copy.statistics,
       files,
-      uses: { [id]: [[1, copy.statistics.parts]] },
+      uses: copy.uses,
     };
     await storeManifest(archive, manifest, { host, signal: push.signal });
-    return { manifest, wal };
+    return { manifest, wal, readBytes: copy.readBytes };
   } finally {
     await crew.close();
   }
@@ -188,11 +236,19 @@ function consistentFrom(stopLsn: Lsn, timeline: number, { control }: WholeContro
   return minRecoveryPoint > stopLsn ? minRecoveryPoint : stopLsn;
 }
 
-async function pageChecks({ server, dataDirectory }: Push, startLsn: Lsn) {
-  const { checksums, pageSizeBytes } = server.facts;
-  if (!checksums) return undefined;
+/** The same session can begin another backup when this one is stopped. @throws UnfitParent */
+async function prepareOrStop(push: Push, parent: Parent, start: IncrementStart): Promise<Increment> {
+  try {
+    return await prepareIncrement(push, parent, start);
+  } catch (error) {
+    if (error instanceof UnfitParent) await push.server.stopBackup();
+    throw error;
+  }
+}
+
+async function segmentPagesOf({ dataDirectory }: Push): Promise<number> {
   const { control } = await readWholeControlFile(dataDirectory);
-  return { startLsn, pageBytes: pageSizeBytes, segmentPages: control.relationSegmentBlocks ?? usualSegmentPages };
+  return control.relationSegmentBlocks ?? usualSegmentPages;
 }
 
 /** `RELSEG_SIZE` of every usual build: 1 GiB. */

@@ -6,7 +6,7 @@ import { checksumAlgorithms } from '../../postgres/backup-manifest.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
 import { segmentNameAt } from '../../postgres/wal-file-name.ts';
 import { formatBytes, formatDuration } from '../../quantities.ts';
-import { parseAnnotations, parseMaxRate } from '../arguments.ts';
+import { parseAge, parseAnnotations, parseMaxRate } from '../arguments.ts';
 import { countBadPages, describeBadPage, listBadPages } from '../bad-pages.ts';
 import { type AddCommand, formatJson, jsonFlag } from '../command.ts';
 import { longCommand } from '../long-command.ts';
@@ -21,6 +21,31 @@ export const addBasebackupPush: AddCommand = (parser, setJob) =>
     (options) =>
       options
         .positional('pgdata', { type: 'string', describe: 'the data directory (WALT_PGDATA, PGDATA)' })
+        .option('incremental', {
+          type: 'boolean',
+          default: false,
+          describe: 'store what changed since the newest fit backup; a full one where there is none',
+        })
+        .option('parent', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'the backup to compare with; implies --incremental',
+        })
+        .option('full-every', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'a full one when the last full one is older: 12h, 7d, 4w; implies --incremental',
+        })
+        .option('trust-mtime', {
+          type: 'boolean',
+          default: true,
+          describe: 'of an increment: skip files whose times, size and inode are as they were',
+        })
+        .option('max-part-age', {
+          type: 'string',
+          requiresArg: true,
+          describe: 'of an increment: store afresh what stands in older parts, such as 30d',
+        })
         .option('checkpoint', {
           choices: ['fast', 'spread'] as const,
           default: 'fast' as const,
@@ -50,9 +75,14 @@ export const addBasebackupPush: AddCommand = (parser, setJob) =>
       // not by yargs' coerce, which keeps an error's message and loses its hint
       const maxRate = args.maxRate === undefined ? undefined : parseMaxRate(args.maxRate);
       const annotations = parseAnnotations(args.annotate);
+      const { parent, trustMtime } = args;
+      const fullEveryMs = args.fullEvery === undefined ? undefined : parseAge('--full-every', args.fullEvery);
+      const maxPartAgeMs = args.maxPartAge === undefined ? undefined : parseAge('--max-part-age', args.maxPartAge);
+      const incremental = args.incremental || parent !== undefined || fullEveryMs !== undefined;
+      const increment = { incremental, parent, fullEveryMs, trustMtime, maxPartAgeMs };
       setJob(program, args, async (context) => {
         const { pgdata, checkpoint, label, manifestChecksums } = args;
-        const choices = { pgdata, checkpoint, maxRate, annotations, label, manifestChecksums };
+        const choices = { pgdata, checkpoint, maxRate, annotations, label, manifestChecksums, ...increment };
         const { basebackupPush } = await import('../../commands/basebackup-push.ts');
         const result = await longCommand(program, context, (equipped) => basebackupPush(equipped, choices));
         print(args.json ? formatJson(result) : describeBasebackupPush(result));
@@ -81,7 +111,8 @@ function warnOfBadPages({ log }: Context, { manifest: { id, badPages } }: Baseba
 }
 
 /** A summary for people: what was stored, how fast, what a restore will need, and what is to be done about broken pages. */
-function describeBasebackupPush({ manifest, seconds }: BasebackupPushResult): string {
+function describeBasebackupPush(result: BasebackupPushResult): string {
+  const { manifest, seconds } = result;
   const { id, timeline, startLsn, consistentLsn, walSegmentBytes, badPages, statistics } = manifest;
   const { rawBytes, storedBytes, files, parts } = statistics;
   const ratio = storedBytes === 0 ? '' : `, ${(rawBytes / storedBytes).toFixed(1)} : 1`;
@@ -89,10 +120,18 @@ function describeBasebackupPush({ manifest, seconds }: BasebackupPushResult): st
   return [
     `stored base backup ${id}`,
     `  size  ${formatBytes(rawBytes)} -> ${formatBytes(storedBytes)} stored${ratio}; ${files} files in ${parts} parts`,
+    ...(manifest.type === 'incremental' ? [describeIncrement(result)] : []),
     `  time  ${formatDuration(seconds * 1000)}, ${formatBytes(rawBytes / Math.max(seconds, 0.001))}/s`,
     `  WAL   ${first === last ? first : `${first} to ${last}`}, ${formatLsn(startLsn)} to ${formatLsn(consistentLsn)}`,
     ...(badPages.count === 0 ? [] : describeDamage(manifest)),
   ].join('\n');
+}
+
+function describeIncrement({ manifest: { parent, statistics }, readBytes }: BasebackupPushResult): string {
+  const { rawBytes, storedBytes, usedBytes = storedBytes } = statistics;
+  const share = rawBytes === 0 ? '' : ` (${((100 * readBytes) / rawBytes).toFixed(1)} %)`;
+  const used = `with ${formatBytes(usedBytes - storedBytes)} of earlier backups' parts it is whole`;
+  return `  since ${parent}: ${formatBytes(readBytes)} of files read${share}; ${used}`;
 }
 
 function describeDamage({ badPages }: BackupManifest): string[] {

@@ -3,8 +3,10 @@
  * Gives the lines of the list of files in their order, while the workers go on.
  */
 import type { Archive } from '../../archive/archive.ts';
+import { formatLine } from '../../archive/files-line.ts';
 import { backupLabelPath, configFolder, controlFilePath, tablespaceMapPath } from '../../archive/files-paths.ts';
 import type { BackupStatistics, BadPage } from '../../archive/manifest.ts';
+import { type PartUses, usesOf } from '../../archive/part-uses.ts';
 import { type BytePath, toBytePath } from '../../byte-path.ts';
 import { type WalkEntry, walkDataDirectory } from '../../cluster/backup-walk.ts';
 import { readWholeControlFile, type WholeControlFile } from '../../cluster/whole-control-file.ts';
@@ -13,7 +15,8 @@ import type { TablespaceLocation } from '../../postgres/backup-label.ts';
 import type { ManifestChecksums } from '../../postgres/file-checksum.ts';
 import type { Context } from '../context.ts';
 import type { Crew } from '../crew.ts';
-import type { MadeFile, PartBatch, StoredPart } from './store-part.ts';
+import type { Increment } from './increment.ts';
+import type { ClusterEntry, MadeFile, PartBatch, StoredPart } from './store-part.ts';
 
 export interface CopyPlan {
   readonly archive: Archive;
@@ -24,6 +27,10 @@ export interface CopyPlan {
   readonly catalogVersion: number;
   readonly manifestChecksums: ManifestChecksums;
   readonly pages: PartBatch['pages'];
+  readonly pageBytes: number;
+  readonly keepsVisible: boolean;
+  /** Undefined for a full backup. */
+  readonly increment: Increment | undefined;
   /** Absolute paths of files outside the data directory that are kept beside. */
   readonly configFiles: readonly BytePath[];
   /** Bytes per second, of all workers together. */
@@ -38,14 +45,19 @@ export interface CopyPlan {
 const tasksAhead = 4;
 
 export class ClusterCopy {
-  readonly statistics: { -readonly [name in keyof BackupStatistics]: number } = {
+  readonly statistics: { -readonly [name in keyof BackupStatistics]-?: number } = {
     parts: 0,
     files: 0,
     folders: 0,
     tablespaces: 0,
     rawBytes: 0,
     storedBytes: 0,
+    usedBytes: 0,
   };
+  /** Of files, from this host's disk. */
+  readBytes = 0;
+  /** All that the list names, of this backup and of earlier ones. */
+  readonly #used: { readonly backup: string; readonly number: number }[] = [];
   readonly badPages = { count: 0, pages: [] as BadPage[] };
   /** Those that were found, also one that was made when the backup had begun: `tablespace_map` does not name it, and the list of files does. */
   readonly tablespaces: TablespaceLocation[] = [];
@@ -61,17 +73,28 @@ export class ClusterCopy {
     this.#plan = plan;
   }
 
+  /** The parts that the list names. */
+  get uses(): PartUses {
+    return usesOf(this.#used);
+  }
+
   /** Copies while it is read. */
   async *lines(): AsyncGenerator<Uint8Array> {
     const running: Promise<StoredPart>[] = [];
     let isWhole = false;
+    let number = 0;
+    const next = async () => {
+      number += 1;
+      return this.#counted(await first(running), number);
+    };
     try {
       for await (const entries of this.#batches()) {
         running.push(this.#store(entries));
-        if (running.length >= this.#plan.crew.size * tasksAhead) yield this.#counted(await first(running));
+        if (running.length >= this.#plan.crew.size * tasksAhead) yield await next();
       }
-      while (running.length > 0) yield this.#counted(await first(running));
-      yield this.#counted(await this.#storeLast());
+      while (running.length > 0) yield await next();
+      running.push(this.#storeLast());
+      yield await next();
       isWhole = true;
     } finally {
       // one part has failed: the others would go on for as long as their files are large, and the failure be told hours later
@@ -80,41 +103,51 @@ export class ClusterCopy {
     }
   }
 
-  /** Batches of about 256 MiB. A file that is large by itself does not wait for small ones to be read before it. */
-  async *#batches(): AsyncGenerator<WalkEntry[]> {
-    const { dataDirectory, postgresMajor, catalogVersion } = this.#plan;
+  /** Batches of about 256 MiB that are read. A file that is large by itself does not wait for small ones to be read before it. */
+  async *#batches(): AsyncGenerator<ClusterEntry[]> {
+    const { dataDirectory, postgresMajor, catalogVersion, increment } = this.#plan;
     const { signal, log } = this.#context;
     const warn = (message: string, details?: { detail?: string; hint?: string }) => log.warning(message, details);
-    let batch: WalkEntry[] = [];
+    let batch: ClusterEntry[] = [];
     let sizeBytes = 0;
-    for await (const entry of walkDataDirectory({ dataDirectory, postgresMajor, catalogVersion, signal, warn })) {
-      const entryBytes = entry.type === 'file' ? entry.sizeBytes : 0;
+    let extents = 0;
+    const walk = walkDataDirectory({ dataDirectory, postgresMajor, catalogVersion, signal, warn });
+    const known: AsyncIterable<ClusterEntry> = increment === undefined ? walk : increment.entries(walk);
+    for await (const entry of known) {
+      const entryBytes = readBytesOf(entry, this.#plan.pageBytes);
       if (entryBytes >= limits.partRawBytes && sizeBytes >= limits.partRawBytes / 4) {
         yield batch;
-        [batch, sizeBytes] = [[], 0];
+        [batch, sizeBytes, extents] = [[], 0, 0];
       }
       if (entry.type === 'tablespace') {
         this.tablespaces.push({ oid: entry.path.slice(entry.path.lastIndexOf('/') + 1), location: entry.target });
       }
       batch.push(entry);
       sizeBytes += entryBytes;
-      if (sizeBytes < limits.partRawBytes && batch.length < limits.partFiles) continue;
+      extents += entry.type === 'file' ? (entry.known?.line.extents.length ?? 0) : 0;
+      const isFull =
+        sizeBytes >= limits.partRawBytes || batch.length >= limits.partFiles || extents >= limits.extentsOfFile;
+      if (!isFull) continue;
       yield batch;
-      [batch, sizeBytes] = [[], 0];
+      [batch, sizeBytes, extents] = [[], 0, 0];
     }
     if (batch.length > 0) yield batch;
   }
 
   #store(entries: PartBatch['entries'], last?: true): Promise<StoredPart> {
-    const { archive, crew, backup, manifestChecksums, pages, maxRate } = this.#plan;
+    const { archive, crew, backup, manifestChecksums, pages, pageBytes, keepsVisible, increment, maxRate } = this.#plan;
     const { systemIdentifier, keys } = archive;
     this.#parts += 1;
     const batch: PartBatch = {
       backup,
       number: this.#parts,
+      index: (increment?.firstOwnIndex ?? 0) + this.#parts - 1,
+      increment: increment?.rules,
+      keepsVisible,
+      pageBytes,
       ...(last === true ? { last } : {}),
       entries,
-      rawBytes: entries.reduce((sum, entry) => sum + (entry.type === 'file' ? entry.sizeBytes : 0) + 1024, 0),
+      rawBytes: entries.reduce((sum, entry) => sum + readBytesOf(entry, pageBytes) + 1024, 0),
       manifestChecksums,
       pages,
       level: this.#context.settings.compressionLevel,
@@ -149,18 +182,27 @@ export class ClusterCopy {
     return this.#store([...config, made(controlFilePath, bytes), ...labels], true);
   }
 
-  #counted(part: StoredPart): Uint8Array {
+  /** The lines of the batch, behind those of the parts that it is the first to need. */
+  #counted(part: StoredPart, number: number): Uint8Array {
     const { statistics, badPages } = this;
-    statistics.parts += 1;
+    const { backup, increment } = this.#plan;
+    const earlier = [...(increment?.partLines(part.usedParts) ?? [])];
+    if (part.isStored) this.#used.push({ backup, number });
+    this.#used.push(...earlier);
+    statistics.parts += earlier.length + (part.isStored ? 1 : 0);
     statistics.files += part.files;
     statistics.folders += part.folders;
     statistics.tablespaces += part.tablespaces;
     statistics.rawBytes += part.fileBytes;
     statistics.storedBytes += part.objectBytes;
+    statistics.usedBytes += earlier.reduce((sum, { objectBytes }) => sum + objectBytes, part.objectBytes);
+    this.readBytes += part.readBytes;
     badPages.count += part.badPages;
     badPages.pages.push(...part.badPagesNamed.slice(0, limits.badPagesNamed - badPages.pages.length));
     this.#report();
-    return part.lines;
+    return earlier.length === 0
+      ? part.lines
+      : Buffer.concat([Buffer.from(earlier.map(formatLine).join('')), part.lines]);
   }
 
   #report(): void {
@@ -173,6 +215,19 @@ export class ClusterCopy {
     });
   }
 }
+
+/** How much of a file will be read, as far as that can be told. */
+function readBytesOf(entry: ClusterEntry | MadeFile, pageBytes: number): number {
+  if (entry.type !== 'file') return entry.type === 'made' ? entry.content.length : 0;
+  const changes = entry.known?.changes;
+  if (changes === undefined) return entry.sizeBytes;
+  if (changes === 'times') return 0;
+  if (changes === 'content') return entry.sizeBytes / comparedShare;
+  return Math.max(0, entry.sizeBytes - (entry.known?.line.sizeBytes ?? 0)) + changes.length * pageBytes;
+}
+
+/** Comparing is cheaper than storing, and little of it will be: parts are not to become too small. */
+const comparedShare = 4;
 
 /** The oldest of the running tasks, which leaves the queue. */
 async function first(running: Promise<StoredPart>[]): Promise<StoredPart> {
@@ -196,7 +251,7 @@ function configEntries(
       entries.set(path, { type: 'folder', path, source: above, mode: 0o700, uid, gid, mtimeNs });
     }
     const path = `${configFolder}${source}`;
-    entries.set(path, { type: 'file', path, source, sizeBytes: 0 });
+    entries.set(path, { type: 'file', path, source, sizeBytes: 0, mtimeNs, ctimeNs: mtimeNs, inode: 0n });
   }
   return [...entries.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }

@@ -14,6 +14,16 @@ export interface BasebackupPushArguments {
   readonly annotations: Readonly<Record<string, string>>;
   readonly manifestChecksums: ManifestChecksums;
   readonly label?: string | undefined;
+  /** Take over what did not change since an earlier backup. */
+  readonly incremental?: boolean | undefined;
+  /** The earlier backup's name; else the newest one that is fit. */
+  readonly parent?: string | undefined;
+  /** A full one when the last full one is so old. */
+  readonly fullEveryMs?: number | undefined;
+  /** Are files as they were whose times, size and inode are? */
+  readonly trustMtime?: boolean | undefined;
+  /** What stands in parts older than this is stored afresh. */
+  readonly maxPartAgeMs?: number | undefined;
 }
 
 export interface Push extends Context {

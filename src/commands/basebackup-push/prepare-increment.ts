@@ -1,0 +1,95 @@
+/** What an increment goes by: WAL summaries where the server has them, else times and pages. Known when `pg_backup_start` has said where it begins. */
+import type { Leg } from '../../archive/window.ts';
+import type { WalPiece } from '../../cluster/wal-summaries.ts';
+import { CorruptError, ObjectNotFound } from '../../errors.ts';
+import { summariesMs, trustedTimesMs } from '../../limits.ts';
+import type { ChangedBlocks } from '../../postgres/changed-blocks.ts';
+import type { Lsn } from '../../postgres/lsn.ts';
+import { Increment } from './increment.ts';
+import { type Parent, whyTooLate } from './parent.ts';
+import type { Push } from './push.ts';
+
+/** The parent that was chosen turned out not to be fit, for the reason that the message says: a full backup is taken instead. */
+export class UnfitParent extends Error {}
+
+export interface IncrementStart {
+  readonly startLsn: Lsn;
+  /** Pages in one segment file of a relation. */
+  readonly segmentPages: number;
+}
+
+/** @throws UnfitParent */
+export async function prepareIncrement(push: Push, parent: Parent, start: IncrementStart): Promise<Increment> {
+  const { archive, server, args, log, signal, startedAt } = push;
+  const { checksums, walLogHints, pageSizeBytes } = server.facts;
+  const tooLate = whyTooLate(parent, start.startLsn);
+  if (tooLate !== undefined) throw new UnfitParent(tooLate);
+  const untrusted = whyTimesAreNotTrusted(push, parent);
+  if (untrusted !== undefined) log.info(`every file is read to find what changed: ${untrusted}`);
+  const { manifest } = parent;
+  const options = {
+    parent: manifest,
+    rules: {
+      sinceLsn: manifest.startLsn,
+      pageBytes: pageSizeBytes,
+      segmentPages: start.segmentPages,
+      checksums,
+      keepsVisible: !checksums && !(walLogHints && manifest.walLogHints === true),
+    },
+    changes: await readSummaries(push, parent, start.startLsn),
+    timesBeforeNs:
+      untrusted === undefined ? BigInt(Date.parse(manifest.startedAt) - trustedTimesMs) * 1_000_000n : undefined,
+    partsSince: args.maxPartAgeMs === undefined ? undefined : new Date(startedAt.getTime() - args.maxPartAgeMs),
+    signal,
+  };
+  try {
+    return await Increment.open(archive, options);
+  } catch (error) {
+    if (!(error instanceof CorruptError || error instanceof ObjectNotFound)) throw error;
+    throw new UnfitParent(error.message, { cause: error });
+  }
+}
+
+/** Undefined where there are none, or not all that are needed. */
+async function readSummaries(push: Push, { manifest, way }: Parent, endLsn: Lsn): Promise<ChangedBlocks | undefined> {
+  const { server, log, signal } = push;
+  if (!server.facts.summarizeWal) {
+    if (server.facts.major >= 17) {
+      log.info('every relation is read to find what changed: summarize_wal is off', {
+        hint: 'Set summarize_wal = on: increments then read little more than what changed.',
+      });
+    }
+    return undefined;
+  }
+  const history = piecesOf(way, manifest.startLsn, endLsn);
+  const found = await server.readChangedBlocks({ history, limitMs: summariesMs, signal, log });
+  if ('changes' in found) return found.changes;
+  log.warning('every relation is read to find what changed: WAL summaries are not complete', {
+    detail: found.reason,
+    hint: 'wal_summary_keep_time must be longer than the time between two backups.',
+  });
+  return undefined;
+}
+
+/** The way between two points, a piece of each timeline. */
+function piecesOf(way: readonly Leg[], startLsn: Lsn, endLsn: Lsn): WalPiece[] {
+  return way.flatMap((leg) => {
+    const from = leg.startLsn > startLsn ? leg.startLsn : startLsn;
+    const to = leg.endLsn !== undefined && leg.endLsn < endLsn ? leg.endLsn : endLsn;
+    return from < to ? [{ timeline: leg.timeline, startLsn: from, endLsn: to }] : [];
+  });
+}
+
+function whyTimesAreNotTrusted(
+  { args, host, dataDirectory, server, startedAt }: Push,
+  { manifest }: Parent,
+): string | undefined {
+  const { source, timeline, finishedAt } = manifest;
+  if (args.trustMtime === false) return '--no-trust-mtime';
+  if (source.host !== host) return `the parent was taken on host "${source.host}"`;
+  if (source.dataDirectory !== dataDirectory) return `the parent was taken from "${source.dataDirectory}"`;
+  if (timeline !== server.facts.timeline) return 'the timeline was switched since';
+  if (startedAt <= new Date(finishedAt))
+    return `by this host's clock the parent ended later than now, at ${finishedAt}`;
+  return undefined;
+}
