@@ -14,9 +14,16 @@ import {
 } from '../postgres/wal-file-name.ts';
 import type { RequestOptions } from '../storage/storage.ts';
 import type { Archive } from './archive.ts';
-import { timelinePrefix } from './keys.ts';
 import { openWalFile, readWalHeader } from './wal-archive.ts';
-import { findBehind, historiesAfter, storedName, type WalBehind } from './wal-behind.ts';
+import {
+  findBehind,
+  findSwitches,
+  firstSegment,
+  type HistoryOptions,
+  historiesAfter,
+  type StoredSwitch,
+  type WalBehind,
+} from './wal-behind.ts';
 
 export interface EndOptions extends RequestOptions {
   /** The timeline that this server is on, as pg_control says. */
@@ -114,39 +121,16 @@ async function isOrphan(
   return !parseTimelineHistory(later.timeline, text).ancestors.some(({ timeline }) => timeline === history.timeline);
 }
 
-interface StoredSwitch {
-  readonly child: string;
-  readonly end: Lsn;
-}
-
-/** Where stored history files say that `timeline` ended. Only later timelines can descend from it. */
+/** @throws CorruptError, ConfigurationError when one that may tell cannot be opened. */
 async function switchesOf(
   archive: Archive,
   timeline: number,
-  { histories, ...options }: RequestOptions & Pick<WalBehind, 'histories'>,
-): Promise<StoredSwitch[]> {
-  const found: StoredSwitch[] = [];
-  for (const file of histories) {
-    const { content } = await openWalFile(archive, file, options);
-    const text = (await collect(content, limits.smallFileBytes)).toString('utf8');
-    const { ancestors } = parseTimelineHistory(file.timeline, text);
-    const own = ancestors.find((ancestor) => ancestor.timeline === timeline);
-    if (own !== undefined) found.push({ child: file.name, end: own.end });
-  }
-  return found;
-}
-
-/** Of a timeline. Partial segments and backup history files stand between the segments, and do not count. */
-export async function firstSegment(
-  { storage, systemIdentifier }: Archive,
-  timeline: number,
-  options: RequestOptions & { readonly after?: string },
-): Promise<SegmentName | undefined> {
-  for await (const { key } of storage.list(timelinePrefix(systemIdentifier, timeline), options)) {
-    const file = storedName(key);
-    if (file?.kind === 'segment') return file;
-  }
-  return undefined;
+  options: HistoryOptions,
+): Promise<readonly StoredSwitch[]> {
+  const { switches, unreadable } = await findSwitches(archive, timeline, options);
+  const [first] = unreadable;
+  if (first !== undefined) throw first.error;
+  return switches;
 }
 
 async function storedSegmentSize(
@@ -176,7 +160,7 @@ async function storedPartial(
 
 function wentFurther(segment: SegmentName, { child, end }: StoredSwitch): HoleError {
   return new HoleError(`"${segment.name}" is missing, but its timeline went further`, {
-    detail: `"${child}" says that timeline ${segment.timeline} ended at ${formatLsn(end)}`,
+    detail: `"${child.name}" says that timeline ${segment.timeline} ended at ${formatLsn(end)}`,
     hint: holeHint,
   });
 }

@@ -119,6 +119,13 @@ describe('a batch', () => {
     );
   });
 
+  it('H2: ends before the first segment of a timeline whose history cannot be read', async () => {
+    const cluster = await PrefetchingCluster.create([...range(1, 1, 6), at(3, 4)], histories);
+    flipByte(cluster.repository.object('00000003.history'));
+    expect(await cluster.fetch(at(1, 1))).toBe('delivered');
+    expect(cluster.prefetched).toEqual(range(1, 2, 3));
+  });
+
   it('leaves out a damaged segment, which is told of when it is asked for', async () => {
     const cluster = await PrefetchingCluster.create(range(1, 1, 6));
     flipByte(cluster.repository.object(at(1, 3)));

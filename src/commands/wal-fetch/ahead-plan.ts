@@ -1,5 +1,5 @@
 /** Which segments are fetched ahead: those that follow without a gap, of which it is known that all of each is true (H2). */
-import type { WalBehind } from '../../archive/wal-behind.ts';
+import { firstSwitch, type WalBehind } from '../../archive/wal-behind.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
 import { parseWalFileName, type SegmentName, segmentNameAt, segmentStart } from '../../postgres/wal-file-name.ts';
 import type { SegmentFetch } from './fetch.ts';
@@ -22,7 +22,7 @@ export async function planAhead(
   const stored = new Set(behind.segments.map(({ name }) => name));
   if (start === undefined || stored.size === 0 || most < 1) return [];
   const sizeBytes = BigInt(segmentSizeBytes);
-  const end = await knownEnd(fetch, behind);
+  const end = await knownEnd(fetch, behind, segmentSizeBytes);
   const found: SegmentName[] = [];
   for (let at = start + sizeBytes; found.length < most; at += sizeBytes) {
     const name = segmentNameAt(file.timeline, at, segmentSizeBytes);
@@ -36,19 +36,16 @@ export async function planAhead(
 }
 
 /** Where the timeline that is followed left this one; where that is not known, the first place at which any did. Undefined: nowhere. */
-async function knownEnd(fetch: SegmentFetch, { histories }: WalBehind): Promise<Lsn | undefined> {
-  const { file, timeline } = fetch;
+async function knownEnd(
+  fetch: SegmentFetch,
+  { histories }: WalBehind,
+  segmentSizeBytes: number,
+): Promise<Lsn | undefined> {
+  const { archive, file, timeline, signal } = fetch;
   if (timeline === file.timeline) return undefined;
-  const isChosen = timeline !== undefined && timeline > file.timeline;
-  const later = isChosen ? [timeline] : histories.map((history) => history.timeline);
-  let first: Lsn | undefined;
-  for (const one of later) {
-    const { ancestors } = await readHistory(fetch, one);
-    for (const { timeline: left, end } of ancestors) if (left === file.timeline) first = earlier(first, end);
+  if (timeline !== undefined && timeline > file.timeline) {
+    const { ancestors } = await readHistory(fetch, timeline);
+    return ancestors.find((ancestor) => ancestor.timeline === file.timeline)?.end;
   }
-  return first;
-}
-
-function earlier(one: Lsn | undefined, other: Lsn): Lsn {
-  return one === undefined || other < one ? other : one;
+  return firstSwitch(archive, file.timeline, { histories, segmentSizeBytes, signal });
 }

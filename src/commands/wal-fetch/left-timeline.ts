@@ -9,7 +9,7 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openWalFile } from '../../archive/wal-archive.ts';
-import { firstSegment } from '../../archive/wal-end.ts';
+import { firstSegment } from '../../archive/wal-behind.ts';
 import { readServerConfiguration } from '../../cluster/configuration-files.ts';
 import { CorruptError } from '../../errors.ts';
 import { formatLsn, type Lsn } from '../../postgres/lsn.ts';
