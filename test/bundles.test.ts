@@ -28,6 +28,9 @@ const fetchOnDemand = {
   postgres: 'wal-crc wal-events wal-page wal-record wal-scanner',
 };
 
+/** For a conflict: whether it is one. */
+const pushOnDemand = { archive: 'wal-behind', 'commands/wal-fetch': 'deliver', 'commands/wal-push': 'left-timeline' };
+
 /** What base backups alone use: neither an archiver nor a server in recovery waits for it. */
 const ofBaseBackups = /^(?:pg(?:-.*|pass)?|postgres-.*|cli-progress|yargs(?:-parser)?|@node-rs\/crc32)$/;
 
@@ -51,7 +54,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
       storage: 'deadline file file-naming file-patience open probe storage',
     },
-    onDemand: keysOnDemand,
+    onDemand: { ...keysOnDemand, ...pushOnDemand },
   },
   'wal-fetch': {
     packages: ['is-network-error', 'leven', 'p-retry'],

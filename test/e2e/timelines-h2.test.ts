@@ -191,6 +191,30 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
     },
   );
 
+  it('H2: a standby that archives all it restores is not stuck on the beginning of a segment', async () => {
+    const { base, early, late, place } = failover;
+    const repository = await copyOf(early);
+    const { archive_command = '' } = repository.serverSettings;
+    const server = serverOn(base, repository, { archive_mode: 'always', archive_command });
+    server.signal('standby.signal');
+    const parted = `00000001${place}`;
+    const stored = readFileSync(repository.object(parted));
+    await server.start();
+    await waitFor('row 2', async () => (await rowsOf(server)) === '1 2');
+    const mark = (state: string) =>
+      existsSync(join(server.dataDirectory, 'pg_wal/archive_status', `${parted}.${state}`));
+    const isRefused = () => server.log.includes(`wal-push: error: "${parted}" is archived already, with other content`);
+    await waitFor('it to push what it was given', () => mark('done') || isRefused());
+    expect(isRefused()).toBe(false);
+    const given = readFileSync(join(server.dataDirectory, 'pg_wal', parted));
+    expect(given.subarray(-1000).every((byte) => byte === 0)).toBe(true);
+    await run('cp', ['-a', `${late}/.`, repository.root]);
+    await waitFor('row 22', async () => (await rowsOf(server)).endsWith('22'));
+    await server.waitUntilAllArchived();
+    expect(await server.value('select failed_count from pg_stat_archiver')).toBe('0');
+    expect(readFileSync(repository.object(parted)).equals(stored)).toBe(true);
+  });
+
   it('H2: a recovery along it goes on behind the switch point once its segments are stored', async () => {
     const { base, late, switchPoint } = failover;
     const server = serverOn(base, await copyOf(late), { recovery_target_timeline: '2' });

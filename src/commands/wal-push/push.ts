@@ -35,7 +35,7 @@ export async function seal(push: Push, archive: Archive, { file, source }: Sourc
   return sealed;
 }
 
-interface Sealed extends Source {
+export interface Sealed extends Source {
   readonly sealed: SealedObject;
   readonly findings: StorageFindings;
 }
@@ -45,7 +45,12 @@ export async function store(push: Push, archive: Archive, { file, source, sealed
   try {
     await storeWalFile(archive, file, sealed, options);
   } catch (error) {
-    if (!(error instanceof ConflictError) || file.kind !== 'partial') throw error;
+    if (!(error instanceof ConflictError)) throw error;
+    if (file.kind === 'segment') {
+      const { acceptBeginning } = await import('./left-timeline.ts');
+      return acceptBeginning(push, archive, { file, source, sealed, findings, conflict: error });
+    }
+    if (file.kind !== 'partial') throw error;
     // two standbys promoted out of one segment leave two different ones, and both are right (H12)
     const beside = besideName(file, sealed.header.sha256);
     await storeWalFile(archive, beside, await seal(push, archive, { file: beside, source }), options);
