@@ -178,6 +178,8 @@ const systemErrorWords: Readonly<Record<string, string>> = {
   ESTALE: 'stale file handle',
   ENOTCONN: 'transport endpoint is not connected',
   EMFILE: 'too many open files',
+  EXDEV: 'invalid cross-device link',
+  EMLINK: 'too many links',
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection reset by peer',
   EPIPE: 'connection closed by peer',

@@ -14,13 +14,16 @@ import { createHash } from 'node:crypto';
 import type { BigIntStats } from 'node:fs';
 import { link, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { systemErrorCode } from '../errors.ts';
+import { HostError, systemErrorCode, systemErrorReason } from '../errors.ts';
 import { ownerOf, temporarySuffix } from '../left-overs.ts';
 import { markerLastMs } from '../limits.ts';
 import { type Binding, isOfSameStart, makeBoundFolder, readBinding, removeBoundFolder } from './ahead.ts';
 
 /** Some shells compare whole seconds, and some file systems keep every second one. */
 const stampAgeMs = 2000;
+
+/** What `link` answers where there are no hard links, or not that many. */
+const linkErrors = ['EXDEV', 'EPERM', 'EMLINK', 'ENOTSUP', 'ENOSYS'];
 
 const stampSuffix = '.stamp';
 const untilSuffix = '.until';
@@ -63,15 +66,30 @@ export class PushMarkers {
     const { walFolder, binding, repository, systemIdentifier } = options;
     const hash = createHash('sha256').update(JSON.stringify([repository, systemIdentifier, binding]));
     const folder = join(pushedFolder(walFolder), hash.digest('hex').slice(0, 16));
-    const markers = (await list(folder)).filter((name) => !besideMarkers.includes(name) && !isLeftOver(name));
-    const wasRefused = markers.includes(requested);
-    if (markers.length === 0 || wasRefused) await removeBoundFolder(folder);
-    await makeBoundFolder(folder, binding, walFolder);
-    return new PushMarkers(walFolder, folder, wasRefused);
+    return keeping(folder, async () => {
+      const markers = (await list(folder)).filter((name) => !besideMarkers.includes(name) && !isLeftOver(name));
+      const wasRefused = markers.includes(requested);
+      if (markers.length === 0 || wasRefused) await removeBoundFolder(folder);
+      await makeBoundFolder(folder, binding, walFolder);
+      return new PushMarkers(walFolder, folder, wasRefused);
+    });
   }
 
-  /** Is there one that the launcher will believe? */
-  async has(name: string): Promise<boolean> {
+  /** Is there one that the launcher will believe? @throws HostError */
+  has(name: string): Promise<boolean> {
+    return keeping(this.#folder, () => this.#has(name));
+  }
+
+  /**
+   * Undefined where no marker could vouch for it: it was written to a moment ago, or is gone.
+   * @throws HostError, also where there are no hard links.
+   */
+  async begin(name: string): Promise<Marking | undefined> {
+    const marking = await keeping(this.#folder, () => this.#begin(name));
+    return marking === undefined ? undefined : { ...marking, set: () => keeping(this.#folder, marking.set) };
+  }
+
+  async #has(name: string): Promise<boolean> {
     const marker = join(this.#folder, name);
     const [own, stamp] = [await look(marker), await look(`${marker}${stampSuffix}`)];
     const [until, file] = [await look(`${marker}${untilSuffix}`), await look(join(this.#walFolder, name))];
@@ -79,11 +97,7 @@ export class PushMarkers {
     return isSettled(own, stamp) && Number(until.mtimeMs) - Date.now() > markerLastMs / 2;
   }
 
-  /**
-   * Undefined where no marker could vouch for it: it was written to a moment ago, or is gone.
-   * @throws the system's error, where there are no hard links.
-   */
-  async begin(name: string): Promise<Marking | undefined> {
+  async #begin(name: string): Promise<Marking | undefined> {
     const marker = join(this.#folder, name);
     const stampPath = `${marker}${stampSuffix}`;
     const untilPath = `${marker}${untilSuffix}`;
@@ -127,8 +141,15 @@ export class PushMarkers {
   }
 }
 
-/** Removes what nobody will be asked for: markers of another start of the server, of files that do not wait any more, and left-overs. */
-export async function clearMarkers(walFolder: string, binding: Binding, waiting: ReadonlySet<string>): Promise<void> {
+/**
+ * Removes what nobody will be asked for: markers of another start of the server, of files that do not wait any more, and left-overs.
+ * @throws HostError
+ */
+export function clearMarkers(walFolder: string, binding: Binding, waiting: ReadonlySet<string>): Promise<void> {
+  return keeping(pushedFolder(walFolder), () => clear(walFolder, binding, waiting));
+}
+
+async function clear(walFolder: string, binding: Binding, waiting: ReadonlySet<string>): Promise<void> {
   for (const name of await list(pushedFolder(walFolder))) {
     const folder = join(pushedFolder(walFolder), name);
     const found = await readBinding(folder).catch(() => undefined); // somebody else's, who called it by hand
@@ -151,6 +172,20 @@ export function removeMarkers(walFolder: string): Promise<void> {
 
 function pushedFolder(walFolder: string): string {
   return join(walFolder, '.wal-t', 'pushed');
+}
+
+/** Nobody else tells of it: what is not marked is archived all the same, by a call of its own. */
+async function keeping<T>(folder: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new HostError(`could not keep markers in "${folder}": ${systemErrorReason(error)}`, {
+      hint: linkErrors.includes(systemErrorCode(error) ?? '')
+        ? "It must be on pg_wal's own file system, and that must have hard links. WALT_WAL_PUSH_AHEAD=0 does without."
+        : 'It must belong to the user that PostgreSQL runs as, as pg_wal does, and its disk must have room. Till then files are archived one a call.',
+      cause: error,
+    });
+  }
 }
 
 /** By the clock of that file system, which sets the times that it is compared with. */

@@ -197,10 +197,29 @@ describe('one call', () => {
     onTestFinished(() => removeFolder(elsewhere));
     giveAway(elsewhere);
     symlinkSync(elsewhere, cluster.path('.wal-t/pushed'));
-    const { code } = await cluster.push(first);
+    const { code, stderr } = await cluster.push(first);
     expect(code).toBe(0);
+    expect(stderr).toMatch(
+      /^wal-push: info: "\w+" could not be archived ahead: could not keep markers in ".+": invalid cross-device link$/m,
+    );
+    expect(stderr).toMatch(/^wal-push: hint: It must be on pg_wal's own file system, and that must have hard links\./m);
     expect(await cluster.isAnswered(second)).toBe(false);
     expect(await cluster.push(second)).toMatchObject({ code: 0 });
+  });
+
+  it('says what to do where it may not write its folder', async () => {
+    const cluster = await Cluster.create();
+    mkdirSync(cluster.path('.wal-t'), { mode: 0o500 });
+    giveAway(cluster.path('.wal-t'));
+    const { code, stderr } = await cluster.push(first);
+    expect(code).toBe(0);
+    expect(cluster.stored).toEqual([first]);
+    const folder = cluster.path('.wal-t/pushed');
+    expect(stderr).toContain('wal-push: info: what waits could not be archived ahead: could not keep markers in');
+    expect(stderr).toMatch(
+      new RegExp(`keep markers in "${folder}/[0-9a-f]{16}": permission denied\\nwal-push: hint: It must belong`),
+    );
+    expect(stderr).not.toMatch(/EACCES|ENOENT/);
   });
 
   it('makes none where no server runs, and none by hand', async () => {

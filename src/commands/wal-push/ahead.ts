@@ -12,7 +12,7 @@ import { findWaitingFiles } from '../../cluster/archive-status.ts';
 import { removePrefetchedAfterRecovery } from '../../cluster/prefetched.ts';
 import { clearMarkers, type Marking, PushMarkers } from '../../cluster/push-markers.ts';
 import { inspectWalFile } from '../../cluster/wal-file.ts';
-import { ConflictError, CorruptError, StorageError } from '../../errors.ts';
+import { ConflictError, CorruptError, HostError, StorageError } from '../../errors.ts';
 import { cleanUpMs, limits } from '../../limits.ts';
 import type { WalFileName } from '../../postgres/wal-file-name.ts';
 import { type Push, seal, store } from './push.ts';
@@ -57,7 +57,7 @@ class Run {
   readonly #push: Push;
   readonly #asked: Asked;
   readonly #controller = new AbortController();
-  readonly #failures: string[] = [];
+  readonly #failures: { readonly message: string; readonly hint: string | undefined }[] = [];
   /** Something was not waited for: a system call that hangs would keep the process. */
   mayHang = false;
   #isStopped = false;
@@ -91,13 +91,14 @@ class Run {
   fail(what: string, error: unknown): void {
     if (error instanceof StorageError) this.mayHang = true;
     if (this.#push.signal.aborted) return;
-    const message = error instanceof Error ? error.message : String(error);
-    this.#failures.push(`${what} could not be archived ahead: ${message}`);
+    const reason = error instanceof Error ? error.message : String(error);
+    const hint = error instanceof HostError ? error.hint : undefined; // it may never come back when PostgreSQL asks
+    this.#failures.push({ message: `${what} could not be archived ahead: ${reason}`, hint });
   }
 
   /** Told when what was asked for is done: else that one's own failure is what counts. */
   report(): void {
-    for (const failure of this.#failures) this.#push.log.info(failure);
+    for (const { message, hint } of this.#failures) this.#push.log.info(message, { hint });
   }
 
   async work(): Promise<void> {
