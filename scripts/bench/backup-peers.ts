@@ -29,20 +29,20 @@ export function findPeers(scene: Scene): Peer[] {
   return [...pgBackRest(scene), ...tarAndZstd(scene), ...pgBasebackup(scene)];
 }
 
-function pgBackRest(scene: Scene): Peer[] {
+const measuredOptions = ['process-max=2', 'compress-type=zst', 'compress-level=3', 'repo1-bundle=y', 'start-fast=y'];
+
+/** Its stanza for the cluster of the scene; undefined where it is not on this host. */
+function preparePgBackRest({ folder, server }: Scene) {
   const found = spawnSync('pgbackrest', ['version'], { encoding: 'utf8' });
-  if (found.status !== 0) return [];
-  const { folder, server } = scene;
+  if (found.status !== 0) return undefined;
   const config = join(folder, 'pgbackrest.conf');
   const repository = join(folder, 'pgbackrest');
-  const target = join(folder, 'restored');
-  const measured = ['process-max=2', 'compress-type=zst', 'compress-level=3', 'repo1-bundle=y', 'start-fast=y'];
   const lines = [
     '[global]',
     `repo1-path=${repository}`,
     'repo1-retention-full=1',
     ...['log-path', 'lock-path', 'spool-path'].map((name) => `${name}=${folder}`),
-    ...measured,
+    ...measuredOptions,
     'log-level-console=warn',
     'log-level-file=off',
     '[bench]',
@@ -53,15 +53,40 @@ function pgBackRest(scene: Scene): Peer[] {
   writeFileSync(config, `${lines.join('\n')}\n`);
   const words = [`--config=${config}`, '--stanza=bench'];
   call('pgbackrest', [...words, 'stanza-create']);
+  const command = (type: string) => ['pgbackrest', ...words, `--type=${type}`, '--no-archive-check', 'backup'];
+  const made = join(repository, 'backup/bench');
+  return {
+    version: found.stdout.trim(),
+    words,
+    command,
+    made,
+    storedBytes: () => bytesIn(made, /\/pg_data\/|\/bundle\//),
+  };
+}
+
+/** A full backup, an increment, and how many bytes of backups are stored. */
+export function pgBackRestIncrement(scene: Scene) {
+  const prepared = preparePgBackRest(scene);
+  if (prepared === undefined) return undefined;
+  const { command, storedBytes } = prepared;
+  const contender = (name: string, type: string): Contender => ({ name, command: command(type) });
+  return { full: contender('pgbackrest full', 'full'), increment: contender('pgbackrest incr', 'incr'), storedBytes };
+}
+
+function pgBackRest(scene: Scene): Peer[] {
+  const prepared = preparePgBackRest(scene);
+  if (prepared === undefined) return [];
+  const { version, words, command, made, storedBytes } = prepared;
+  const target = join(scene.folder, 'restored');
   const { backup, restore } = peerNames.pgBackRest;
   const contenders: Contender[] = [
     {
       name: backup,
-      command: ['pgbackrest', ...words, '--type=full', '--no-archive-check', 'backup'],
+      command: command('full'),
       before: () => {
-        for (const made of foldersIn(join(repository, 'backup/bench'))) rmSync(made, { recursive: true });
+        for (const folder of foldersIn(made)) rmSync(folder, { recursive: true });
       },
-      after: () => scene.stored.set(backup, bytesIn(join(repository, 'backup/bench'), /\/pg_data\/|\/bundle\//)),
+      after: () => scene.stored.set(backup, storedBytes()),
     },
     {
       name: restore,
@@ -70,8 +95,8 @@ function pgBackRest(scene: Scene): Peer[] {
       after: () => expectRestored(scene, restore, target),
     },
   ];
-  const options = `${measured.join(', ')}; page checksums looked at; --no-archive-check: it does not wait for WAL`;
-  return [{ program: found.stdout.trim(), options, fsync: 'each file', contenders }];
+  const options = `${measuredOptions.join(', ')}; page checksums looked at; --no-archive-check: it does not wait for WAL`;
+  return [{ program: version, options, fsync: 'each file', contenders }];
 }
 
 function foldersIn(folder: string): string[] {

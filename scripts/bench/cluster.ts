@@ -1,4 +1,4 @@
-/** A cluster of about a wanted size for the backups' bench: PostgreSQL 15, which all contenders know, with page checksums and content that compresses near 3 : 1. */
+/** A cluster of about a wanted size for the backups' bench: with page checksums and content that compresses near 3 : 1. */
 import { cpSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { giveAway } from '../../test/support/account.ts';
@@ -9,6 +9,10 @@ export interface ClusterSize {
   readonly bytes: number;
   /** So many small files besides, of one page each. */
   readonly files: number;
+  /** 15 unless told: all contenders know it. */
+  readonly major?: number;
+  /** Of the tables. */
+  readonly fillfactor?: number;
 }
 
 /** Each table with its indexes has about this size: several workers find something to do in a small cluster, too. */
@@ -21,11 +25,17 @@ const words = 'the order of a customer was sent by mail late and paid on time bu
 /** Loads the cluster without WAL, and starts it with `settings`. */
 export async function makeCluster(size: ClusterSize, settings: Readonly<Record<string, string>>) {
   const loading = { wal_level: 'minimal', max_wal_senders: '0', max_wal_size: '4GB', maintenance_work_mem: '256MB' };
-  const server = PostgresServer.create({ major: 15, walSegmentSize: 16, checksums: true, settings: loading });
+  const server = PostgresServer.create({
+    major: size.major ?? 15,
+    walSegmentSize: 16,
+    checksums: true,
+    settings: loading,
+  });
   try {
     await server.start();
     const tables = Math.ceil(size.bytes / tableBytes);
-    for (let table = 0; table < tables; table += 1) await load(server, `orders_${table}`, size.bytes / tables);
+    for (let table = 0; table < tables; table += 1)
+      await load(server, `orders_${table}`, { ...size, bytes: size.bytes / tables });
     if (size.files > 0) await addFiles(server, size.files);
     await server.query('checkpoint');
     server.configure({ wal_level: 'replica', max_wal_senders: '4', ...settings });
@@ -37,13 +47,13 @@ export async function makeCluster(size: ClusterSize, settings: Readonly<Record<s
   }
 }
 
-async function load(server: PostgresServer, table: string, bytes: number): Promise<void> {
+async function load(server: PostgresServer, table: string, { bytes, fillfactor = 100 }: ClusterSize): Promise<void> {
   const list = words
     .split(' ')
     .map((word) => `'${word}'`)
     .join(',');
   await server.query(
-    `create table ${table} as select n as id, md5(n::text || '${table}') as token, timestamp '2026-01-01' + n * interval '1 second' as at,
+    `create table ${table} with (fillfactor = ${fillfactor}) as select n as id, md5(n::text || '${table}') as token, timestamp '2026-01-01' + n * interval '1 second' as at,
        (random() * 100000)::numeric(9, 2) as amount, (array['open', 'paid', 'sent', 'returned'])[1 + n % 4] as state,
        (select string_agg((array[${list}])[1 + (random() * 17)::int], ' ') from generate_series(1, 14 + n % 8)) as note
      from generate_series(1, ${Math.round(bytes / rowBytes)}) n`,

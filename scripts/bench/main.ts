@@ -9,6 +9,7 @@ import { benchAnswer } from './answer.ts';
 import { benchArchive } from './archive.ts';
 import { benchBackup } from './backup.ts';
 import { putIntoDocument } from './document.ts';
+import { benchIncrement } from './increment.ts';
 import { currentLoad, describeLoad, describeMachine, describeVersions } from './machine.ts';
 import { benchMemory } from './memory.ts';
 import { benchPush } from './push.ts';
@@ -31,6 +32,7 @@ const scenarios = {
       workers: values.workers.split(',').map(Number),
       alone: values.alone,
     }),
+  increment: () => benchIncrement({ bytes: parseSize(values.size), days: Number(values.days) }),
   archive: ({ runs, s3 }: Given) => benchArchive({ runs, ...waiting(s3, 0) }),
   recover: ({ runs, s3 }: Given) => benchRecover({ runs, ...waiting(s3, 20) }),
   answer: ({ s3 }: Given) => benchAnswer(waiting(s3, 0)),
@@ -46,6 +48,7 @@ const { positionals, values } = parseArgs({
     document: { type: 'boolean', default: false },
     size: { type: 'string', default: '1GB' },
     files: { type: 'string', default: '0' },
+    days: { type: 'string', default: '30' },
     workers: { type: 'string', default: '2' },
     alone: { type: 'boolean', default: false },
     s3: { type: 'boolean', default: false },
@@ -69,7 +72,7 @@ try {
   const [name = ''] = positionals;
   const before = describeLoad();
   const { text, ...found } = await scenario({ runs, s3: givenEndpoint() });
-  const isRepeated = !['answer', 'memory', 'requests'].includes(name);
+  const isRepeated = !['answer', 'memory', 'requests', 'increment'].includes(name);
   const head = [describeMachine(), `${before}; ${currentLoad()} when it ended`, describeVersions()];
   if (isRepeated) head.push(`${runs} ${runs === 1 ? 'run' : 'runs'} each, alternating`);
   const printed = [...head, '', ...text.split('\n')].map((line) => line.trimEnd()).join('\n');
