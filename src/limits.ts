@@ -47,6 +47,19 @@ export const limits = {
   /** A part is read in windows of this size, so many at the same time. */
   windowBytes: 4 * mebibyte,
   windowsInFlight: 2,
+  /** Of a part that is needed in pieces so many ranges are read at the same time: no more of them than two windows hold. */
+  rangesInFlight: 8,
+  /** What nobody needs is read along when it is shorter than a request costs. */
+  rangeGapBytes: 256 * kibibyte,
+  /** A part's seek table: 12 bytes for each MiB of what is stored together, a file at least. */
+  seekTableBytes: 16 * mebibyte,
+  /** Seek tables are held for so many frames of all parts together: 16 bytes each. */
+  framesKnown: 256 * kibibyte,
+  /** Files that are restored together where they are stored in pieces: of so many bytes, and of so many pieces. */
+  restoreRawBytes: [256 * mebibyte, 1024 * mebibyte],
+  restoreExtents: 64 * kibibyte,
+  /** Files that one worker writes to at the same time. */
+  filesOpen: 64,
   /** Files that are fsynced at the same time: half of Node's threads, since the others decompress. */
   syncsInFlight: 8,
   /** Pages with a wrong checksum that are named; more are only counted. */

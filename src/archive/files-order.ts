@@ -1,5 +1,6 @@
 /** What a list of files must be as a whole: its order, its folders, its parts; and what one must hold that a cluster can be made of. */
 import type { BytePath } from '../byte-path.ts';
+import { limits } from '../limits.ts';
 import { type EntryLine, type FileLine, type FilesLine, type PartLine, unsound } from './files-line.ts';
 import { backupLabelPath, controlFilePath, isConfig, isCopiedLast, lastPaths, tablespacePath } from './files-paths.ts';
 
@@ -83,6 +84,7 @@ export class Order {
       stopped.set(index, end);
       if (end > (this.#parts.get(index)?.rawBytes ?? -1)) throw unsound(`"${path}" is not where it is said to be`);
     }
+    if (extents.length > limits.extentsOfFile) throw unsound(`"${path}" lies in too many pieces`);
     if (total !== sizeBytes) throw unsound(`"${path}" has another length than its extents`);
   }
 

@@ -58,19 +58,24 @@ export async function* readStream(
     const { sizeBytes, body } = await openWindows(archive, key, signal);
     yield* openStreamed(body, sizeBytes, { commitment, identity, keys: archive.keys });
   } catch (error) {
-    if (error instanceof ObjectNotFound) {
-      throw new CorruptError(`"${key}" is missing in ${archive.storage.url}`, {
-        hint: 'The backup cannot be restored without it: bring it back from another copy of the repository, or take another backup.',
-        cause: error,
-      });
-    }
-    throw about(
-      error,
-      archive,
-      key,
-      'Restore from another backup, or bring this object back from another copy of the repository.',
-    );
+    throw aboutStream(error, archive, key);
   }
+}
+
+/** Says of which streamed object an error is, and what to do about it. */
+export function aboutStream(error: unknown, archive: Archive, key: string): unknown {
+  if (error instanceof ObjectNotFound) {
+    return new CorruptError(`"${key}" is missing in ${archive.storage.url}`, {
+      hint: 'The backup cannot be restored without it: bring it back from another copy of the repository, or take another backup.',
+      cause: error,
+    });
+  }
+  return about(
+    error,
+    archive,
+    key,
+    'Restore from another backup, or bring this object back from another copy of the repository.',
+  );
 }
 
 function identityOf({ systemIdentifier }: Archive, { backup, part }: StreamName): ObjectIdentity {

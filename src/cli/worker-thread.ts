@@ -1,12 +1,12 @@
 /** The worker's side of a crew: takes one task after another from the main thread, and tells it what happens. */
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Context } from '../commands/context.ts';
-import type { CrewTask } from '../commands/crew.ts';
+import type { CrewTask, Progressing } from '../commands/crew.ts';
 import { type Log, type LogLevel, logLevels } from '../log.ts';
 import { garbageCollector } from './large-garbage.ts';
 import { type FromWorker, packError, type ToWorker, unpackError, type WorkerData } from './thread-messages.ts';
 
-type PerformIn = (context: Context, task: CrewTask, progress: (bytes: number) => void) => Promise<unknown>;
+type PerformIn = (context: Context, task: CrewTask, progress: Progressing) => Promise<unknown>;
 
 /** Between two messages of progress. */
 const progressMs = 100;
@@ -29,8 +29,8 @@ export function serveCrew(perform: PerformIn): void {
   async function doTask(task: CrewTask): Promise<void> {
     const meter = new Meter((bytes) => tell({ type: 'progress', bytes }));
     try {
-      const result = await perform(context, task, (bytes) => {
-        collect(bytes);
+      const result = await perform(context, task, (bytes, held = bytes) => {
+        collect(held);
         meter.add(bytes);
       });
       meter.flush();

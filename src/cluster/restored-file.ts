@@ -44,14 +44,7 @@ const flush = promisify(fdatasync);
 
 /** Makes the file. @throws HostError when it cannot be, or when something is there. */
 export function makeFile(target: BytePath, { mode, mtimeNs, owner }: FileAttributes): RestoredFile {
-  const fd = attempt(target, () =>
-    openSync(
-      toFilePath(target),
-      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-      0o600,
-    ),
-  );
-  const behind = new WriteBehind(() => flush(fd));
+  const { fd, behind } = openNew(target);
   const close = async () => {
     try {
       await behind.end();
@@ -69,10 +62,7 @@ export function makeFile(target: BytePath, { mode, mtimeNs, owner }: FileAttribu
     end: async () => {
       try {
         try {
-          if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
-          fchmodSync(fd, mode);
-          const seconds = Number(mtimeNs) / 1e9;
-          futimesSync(fd, seconds, seconds);
+          setAttributes(fd, { mode, mtimeNs, owner });
         } finally {
           await close();
         }
@@ -84,29 +74,79 @@ export function makeFile(target: BytePath, { mode, mtimeNs, owner }: FileAttribu
   };
 }
 
+/** A file that is being written. What it was told to send to the disk must have ended before it is closed. */
+export interface OpenFile {
+  readonly fd: number;
+  readonly behind: WriteBehind;
+}
+
+/** @throws HostError when something is there. */
+export function openNew(target: BytePath): OpenFile {
+  return opened(target, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL);
+}
+
+/** One that was made here. */
+export function openAgain(target: BytePath): OpenFile {
+  return opened(target, constants.O_WRONLY);
+}
+
+function opened(target: BytePath, flags: number): OpenFile {
+  const fd = attempt(target, () => openSync(toFilePath(target), flags | constants.O_NOFOLLOW, 0o600));
+  return { fd, behind: new WriteBehind(() => flush(fd)) };
+}
+
+export function setAttributes(fd: number, { mode, mtimeNs, owner }: FileAttributes): void {
+  if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
+  fchmodSync(fd, mode);
+  const seconds = Number(mtimeNs) / 1e9;
+  futimesSync(fd, seconds, seconds);
+}
+
+/** Is there a file of this length? What is there and is not goes. */
+export function hasLength(target: BytePath, sizeBytes: number): boolean {
+  const found = lstatSync(toFilePath(target), { throwIfNoEntry: false });
+  if (found === undefined) return false;
+  const fits = found.isFile() && found.size === sizeBytes;
+  if (!fits) removeFile(target);
+  return fits;
+}
+
+export function removeFile(target: BytePath): void {
+  attempt(target, () => unlinkSync(toFilePath(target)));
+}
+
 /** Is this very content there already, as an interrupted restore has left it? What is there and is not goes. */
 export function isRestored(
   target: BytePath,
   { sizeBytes, checksum }: { readonly sizeBytes: number; readonly checksum?: string | undefined },
   algorithm: ManifestChecksums,
 ): boolean {
-  const found = lstatSync(toFilePath(target), { throwIfNoEntry: false });
-  if (found === undefined) return false;
-  const fits =
-    found.isFile() && found.size === sizeBytes && checksum !== undefined && checksumOf(target, algorithm) === checksum;
-  if (!fits) attempt(target, () => unlinkSync(toFilePath(target)));
+  if (!hasLength(target, sizeBytes)) return false;
+  const fits = checksum !== undefined && checksumOf(target, algorithm) === checksum;
+  if (!fits) removeFile(target);
   return fits;
 }
 
 function checksumOf(target: BytePath, algorithm: ManifestChecksums): string | undefined {
   const checksum = makeChecksum(algorithm);
-  const memory = Buffer.allocUnsafeSlow(limits.frameRawBytes);
+  for (const chunk of readRestored(target)) checksum.update(chunk);
+  return checksum.end();
+}
+
+/** Its content in chunks of 1 MiB, whose memory the next one uses again. */
+export function* readRestored(
+  target: BytePath,
+  memory: Buffer = Buffer.allocUnsafeSlow(limits.frameRawBytes),
+): Generator<Buffer> {
   const fd = attempt(target, () => openSync(toFilePath(target), constants.O_RDONLY | constants.O_NOFOLLOW));
   try {
     for (;;) {
-      const read = attempt(target, () => readSync(fd, memory));
-      if (read === 0) return checksum.end();
-      checksum.update(memory.subarray(0, read));
+      let read = 0;
+      for (let more = -1; more !== 0 && read < memory.length; read += more) {
+        more = attempt(target, () => readSync(fd, memory, read, memory.length - read, null));
+      }
+      if (read > 0) yield memory.subarray(0, read);
+      if (read < memory.length) return;
     }
   } finally {
     closeSync(fd);
@@ -135,7 +175,7 @@ async function syncFile(target: BytePath): Promise<void> {
   }
 }
 
-function attempt<Result>(target: BytePath, work: () => Result): Result {
+export function attempt<Result>(target: BytePath, work: () => Result): Result {
   try {
     return work();
   } catch (error) {
@@ -143,7 +183,7 @@ function attempt<Result>(target: BytePath, work: () => Result): Result {
   }
 }
 
-function unwritable(target: BytePath, error: unknown): HostError {
+export function unwritable(target: BytePath, error: unknown): HostError {
   const code = systemErrorCode(error) ?? '';
   const hints: Readonly<Record<string, string>> = {
     ENOSPC: 'Free space there, and go on with --resume.',

@@ -22,6 +22,8 @@ const nonceBytes = 16;
 const columns = 64;
 /** Bounds what is read before anything is known to be authentic. */
 const maxHeaderBytes = 64 * 1024;
+/** What stands before a payload is at most so long. */
+export const maxAgeHeadBytes = maxHeaderBytes + nonceBytes;
 
 /** How many bytes of its beginning tell an age file. */
 export const ageMarkBytes = versionLine.length;
@@ -92,13 +94,31 @@ export async function openAge(
   sizeBytes: number,
   identities: readonly Identity[],
 ): Promise<OpenedAge> {
+  const head = await openAgeHead(reader, identities);
+  const plainBytes = plainSize(sizeBytes - head.sizeBytes);
+  if (plainBytes === undefined) throw new CorruptError('an encrypted payload has an impossible length');
+  const content = closing(reader, openStream(head.payloadKey, reader));
+  return { content, plainBytes, stanzas: head.stanzas, keyCommitment: head.keyCommitment };
+}
+
+/** What stands before the payload, opened. */
+export interface AgeHead extends Pick<OpenedAge, 'stanzas' | 'keyCommitment'> {
+  /** Where the payload begins. */
+  readonly sizeBytes: number;
+  readonly payloadKey: Uint8Array;
+}
+
+/** Takes header and nonce from `reader`. @throws as `openAge`. */
+export async function openAgeHead(reader: ByteReader, identities: readonly Identity[]): Promise<AgeHead> {
   const header = await readAgeHeader(reader);
   const fileKey = findFileKey(header, identities);
   const nonce = await reader.read(nonceBytes);
-  const plainBytes = plainSize(sizeBytes - header.sizeBytes - nonceBytes);
-  if (plainBytes === undefined) throw new CorruptError('an encrypted payload has an impossible length');
-  const content = closing(reader, openStream(payloadKey(fileKey, nonce), reader));
-  return { content, plainBytes, stanzas: header.stanzas, keyCommitment: commitTo(fileKey) };
+  return {
+    stanzas: header.stanzas,
+    keyCommitment: commitTo(fileKey),
+    sizeBytes: header.sizeBytes + nonceBytes,
+    payloadKey: payloadKey(fileKey, nonce),
+  };
 }
 
 async function* closing(reader: ByteReader, content: Bytes): Bytes {

@@ -7,7 +7,7 @@
 import { availableParallelism } from 'node:os';
 import { isAbsolute, resolve } from 'node:path';
 import type { Archive } from '../archive/archive.ts';
-import type { EntryLine, FileLine, FilesLine, PartLine } from '../archive/files-line.ts';
+import type { FileLine, FilesLine, PartLine } from '../archive/files-line.ts';
 import { parseLines } from '../archive/files-list.ts';
 import { clusterLines } from '../archive/files-order.ts';
 import { controlFilePath, tablespaceMapPath } from '../archive/files-paths.ts';
@@ -20,7 +20,11 @@ import { RestoredFolder } from '../cluster/restored-folder.ts';
 import { UsageError } from '../errors.ts';
 import { formatBackupManifest, type ManifestFile } from '../postgres/backup-manifest.ts';
 import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
-import { type RestoreBatch, targetsOf } from './basebackup-fetch/restore-part.ts';
+import { type Batch, type RestoredBatch, targetsOf } from './basebackup-fetch/batch.ts';
+import { ComputedChecksums } from './basebackup-fetch/computed-checksums.ts';
+import type { PartRestore } from './basebackup-fetch/restore-part.ts';
+import type { WindowRestore } from './basebackup-fetch/restore-window.ts';
+import { type RestoreTask, tasksOf } from './basebackup-fetch/tasks.ts';
 import type { Context } from './context.ts';
 import { type Crew, Pool } from './crew.ts';
 
@@ -41,6 +45,8 @@ export interface BasebackupFetchResult {
   readonly seconds: number;
   /** Bytes of files that an interrupted restore had left, and that were right. */
   readonly keptBytes: number;
+  /** Bytes that came from the storage: of parts and of the list of files. */
+  readonly fetchedBytes: number;
 }
 
 /** Returns when every file is there, was verified and is durable. */
@@ -82,7 +88,9 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
     manifest,
     target,
     syncing: new Pool(['turn']),
+    checksums: new ComputedChecksums(manifest.manifestChecksums),
     keptBytes: 0,
+    fetchedBytes: 2 * manifest.files.objectBytes, // the list is read twice
     doneBytes: 0,
   };
   try {
@@ -97,7 +105,8 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
   }
   const seconds = (performance.now() - startedMs) / 1000;
   const placed = tablespaces.map(({ oid, location }) => ({ oid, location: showPath(location) }));
-  return { manifest, folder, tablespaces: placed, seconds, keptBytes: restore.keptBytes };
+  const { keptBytes, fetchedBytes } = restore;
+  return { manifest, folder, tablespaces: placed, seconds, keptBytes, fetchedBytes };
 }
 
 interface Restore extends Context {
@@ -106,7 +115,10 @@ interface Restore extends Context {
   readonly target: RestoredFolder;
   /** The files of one part after the other are made durable, here, while the workers go on. */
   readonly syncing: Pool<'turn'>;
+  /** Of files whose lines have none. */
+  readonly checksums: ComputedChecksums;
   keptBytes: number;
+  fetchedBytes: number;
   doneBytes: number;
 }
 
@@ -145,10 +157,9 @@ async function restoreFiles(restore: Restore): Promise<void> {
   const running = new Set<Promise<void>>();
   let failure: unknown;
   try {
-    for await (const { part, files } of partsOf(restore)) {
+    for await (const task of tasksOf(entriesMade(restore), restore.manifest)) {
       if (failure !== undefined) break;
-      const task = restorePart(restore, crew, { part, files });
-      const ended = task.catch((error: unknown) => {
+      const ended = runTask(restore, crew, task).catch((error: unknown) => {
         failure ??= error;
       });
       running.add(ended);
@@ -165,54 +176,54 @@ async function restoreFiles(restore: Restore): Promise<void> {
 /** So many tasks for each worker are read ahead of the list. */
 const tasksAhead = 2;
 
-/** The parts, with the files that stand in each. Folders and links are made on the way, since the list names them before what they hold. */
-async function* partsOf(restore: Restore): AsyncGenerator<{ part: PartLine; files: FileLine[] }> {
-  let part: PartLine | undefined;
-  let files: FileLine[] = [];
+/** Parts and files. Folders and links are made on the way, since the list names them before what they hold. */
+async function* entriesMade(restore: Restore): AsyncGenerator<FileLine | PartLine> {
   for await (const line of filesOf(restore)) {
-    if (line.type === 'file') files.push(line);
-    else if (line.type !== 'part') await makeEntry(restore, line);
-    else {
-      if (part !== undefined) yield { part, files };
-      [part, files] = [line, []];
-    }
+    if (line.type === 'folder') await restore.target.makeFolder(line);
+    else if (line.type === 'tablespace') await restore.target.makeTablespace(line);
+    else yield line;
   }
-  if (part !== undefined) yield { part, files };
 }
 
-async function makeEntry({ target }: Restore, line: Exclude<EntryLine, FileLine>): Promise<void> {
-  if (line.type === 'folder') await target.makeFolder(line);
-  else await target.makeTablespace(line);
-}
-
-async function restorePart(
-  restore: Restore,
-  crew: Crew,
-  { part, files }: { part: PartLine; files: FileLine[] },
-): Promise<void> {
+async function runTask(restore: Restore, crew: Crew, task: RestoreTask): Promise<void> {
   const { archive, manifest, target } = restore;
-  const batch: RestoreBatch = {
-    part,
+  const { manifestChecksums } = manifest;
+  const { files, name } = task;
+  const batch: Batch = {
     files,
-    manifestChecksums: manifest.manifestChecksums,
+    manifestChecksums,
     root: target.root,
     renamed: controlFilePath,
     owner: target.owner,
-    left: target.isResumed ? (target.isFinished(part.sha256) ? 'whole' : 'unknown') : 'nothing',
+    left: target.isResumed ? (target.isFinished(name) ? 'whole' : 'unknown') : 'nothing',
   };
   const { systemIdentifier, keys } = archive;
-  const kept = await crew.run<number>({ kind: 'restore-part', systemIdentifier, keys, batch }, (bytes) => {
+  const work =
+    task.kind === 'part'
+      ? { kind: 'restore-part', batch: { ...batch, part: task.part } satisfies PartRestore }
+      : {
+          kind: 'restore-window',
+          batch: { ...batch, parts: task.parts, pages: pageRules(manifest) } satisfies WindowRestore,
+        };
+  const lacking = restore.checksums.expect();
+  const done = await crew.run<RestoredBatch>({ systemIdentifier, keys, ...work }, (bytes) => {
     restore.doneBytes += bytes;
     report(restore);
   });
-  restore.keptBytes += kept;
+  restore.keptBytes += done.keptBytes;
+  restore.fetchedBytes += done.fetchedBytes;
+  lacking(done.checksums);
   const turn = await restore.syncing.take();
   try {
     await syncFiles(targetsOf(batch)); // also those that were there: their fsync may never have come
   } finally {
     restore.syncing.give(turn);
   }
-  if (part.last !== true) await target.noteFinished(part.sha256);
+  if (task.kind === 'window' || task.part.last !== true) await target.noteFinished(name);
+}
+
+function pageRules({ checksums, startLsn, pageBytes, badPages }: BackupManifest): WindowRestore['pages'] {
+  return checksums ? { startLsn, pageBytes, segmentPages: 2 ** 30 / pageBytes, badPages } : undefined;
 }
 
 function report({ manifest, doneBytes, report }: Restore): void {
@@ -224,11 +235,13 @@ function report({ manifest, doneBytes, report }: Restore): void {
 async function* formatManifest(restore: Restore): AsyncGenerator<Uint8Array> {
   const { manifest, target } = restore;
   const { manifestChecksums: algorithm, timeline, startLsn, consistentLsn } = manifest;
+  const computed = restore.checksums.inOrder();
   async function* files(): AsyncGenerator<ManifestFile> {
     for await (const line of filesOf(restore)) {
       if (line.type === 'folder' || line.type === 'tablespace') await target.finishFolder(line);
       if (line.type !== 'file') continue;
-      const { path, sizeBytes, mtimeNs, checksum } = line;
+      const { path, sizeBytes, mtimeNs } = line;
+      const checksum = line.checksum ?? computed.next().value;
       yield {
         path,
         sizeBytes,

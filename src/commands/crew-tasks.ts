@@ -2,31 +2,29 @@
 import type { Archive } from '../archive/archive.ts';
 import type { Keys } from '../codec/keys.ts';
 import type { Storage } from '../storage/storage.ts';
-import { type RestoreBatch, restorePart } from './basebackup-fetch/restore-part.ts';
+import { type PartRestore, restorePart } from './basebackup-fetch/restore-part.ts';
+import { restoreWindow, type WindowRestore } from './basebackup-fetch/restore-window.ts';
 import { type PartBatch, storePart } from './basebackup-push/store-part.ts';
 import { type Context, storageOf } from './context.ts';
-import type { CrewTask } from './crew.ts';
+import type { CrewTask, Progressing } from './crew.ts';
 import { type VerifyBatch, verifyPart } from './verify/verify-part.ts';
 
 type Work = (
   archive: Archive,
   task: CrewTask,
-  options: { readonly signal: AbortSignal; readonly progress: (bytes: number) => void },
+  options: { readonly signal: AbortSignal; readonly progress: Progressing },
 ) => Promise<unknown>;
 
 /** What each is given, is what the command that asks for it puts there. */
 const tasks: Readonly<Record<string, Work>> = {
   'store-part': (archive, { batch }, options) => storePart(archive, batch as PartBatch, options),
-  'restore-part': (archive, { batch }, options) => restorePart(archive, batch as RestoreBatch, options),
+  'restore-part': (archive, { batch }, options) => restorePart(archive, batch as PartRestore, options),
+  'restore-window': (archive, { batch }, options) => restoreWindow(archive, batch as WindowRestore, options),
   'verify-part': (archive, { batch }, options) => verifyPart(archive, batch as VerifyBatch, options),
 };
 
 /** Does one task; `context.signal` is aborted, with the reason to throw, when it must end. */
-export async function performTask(
-  context: Context,
-  task: CrewTask,
-  progress: (bytes: number) => void,
-): Promise<unknown> {
+export async function performTask(context: Context, task: CrewTask, progress: Progressing): Promise<unknown> {
   const work = Object.hasOwn(tasks, task.kind) ? tasks[task.kind] : undefined;
   if (work === undefined) throw new Error(`no worker knows the task "${task.kind}"`);
   const { systemIdentifier, keys } = task as unknown as { systemIdentifier: string; keys: Keys };

@@ -15,8 +15,11 @@ export interface Crew {
   close(): Promise<void>;
 }
 
+/** Tells that so many bytes are done; `held` says what passed through memory for them, where that was more. */
+export type Progressing = (bytes: number, held?: number) => void;
+
 /** Does one task. `signal` is aborted, with the reason to throw, when it must end. */
-export type Perform = (task: CrewTask, progress: (bytes: number) => void, signal: AbortSignal) => Promise<unknown>;
+export type Perform = (task: CrewTask, progress: Progressing, signal: AbortSignal) => Promise<unknown>;
 
 /** A crew without threads: `size` tasks at a time, in this one. */
 export function inlineCrew(perform: Perform, size = 1): Crew {

@@ -38,9 +38,14 @@ export function sealedList(lines: readonly RawLine[]): AsyncIterable<Uint8Array>
   return sealLines(bytesOf(linesText(lines)), () => countLines(lines));
 }
 
-function countLines(lines: readonly RawLine[]) {
+export function countLines(lines: readonly RawLine[]) {
   const count = (type: string) => lines.filter((line) => typeof line === 'object' && line.type === type).length;
   return { parts: count('part'), files: count('file'), folders: count('folder'), tablespaces: count('tablespace') };
+}
+
+function rawBytesOf(lines: readonly RawLine[]): number {
+  const sizes = lines.map((line) => (typeof line === 'object' && typeof line.size === 'number' ? line.size : 0));
+  return sizes.reduce((sum, size) => sum + Math.max(0, size), 0);
 }
 
 export interface Forgery {
@@ -62,14 +67,14 @@ export async function storeForged(archive: Archive, { parts, list, manifest = {}
   }
   const lines = list(made);
   const files = await storeStream(archive, { backup: forgedId, part: 'files' }, sealedList(lines), stream);
-  const statistics = { ...countLines(lines), rawBytes: 0, storedBytes: 0 };
+  const statistics = { ...countLines(lines), rawBytes: rawBytesOf(lines), storedBytes: 0 };
   const uses = { [forgedId]: [[1, parts.length]] as const };
   const written = { ...plainManifest, statistics, files, uses, ...manifest };
   await storeManifest(archive, written, { host });
   await putDocument(archive, { kind: 'lease', name: leaseName(forgedId, 'closed') }, { id: forgedId }, { host });
 }
 
-const plainManifest: Omit<BackupManifest, 'statistics' | 'files' | 'uses'> = {
+export const plainManifest: Omit<BackupManifest, 'statistics' | 'files' | 'uses'> = {
   id: forgedId,
   type: 'full',
   systemIdentifier: testSystemIdentifier,

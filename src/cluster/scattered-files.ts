@@ -1,0 +1,78 @@
+/**
+ * Restored files whose content comes in pieces, in any order and from many places: made with their length, so that what is never written is zeros, and
+ * written at any position. Few are open at the same time. Durable only after `syncFiles`.
+ */
+import { closeSync, ftruncateSync, writeSync } from 'node:fs';
+import type { BytePath } from '../byte-path.ts';
+import { limits } from '../limits.ts';
+import {
+  attempt,
+  type FileAttributes,
+  type OpenFile,
+  openAgain,
+  openNew,
+  setAttributes,
+  unwritable,
+} from './restored-file.ts';
+
+export class ScatteredFiles {
+  /** The one that was used last stands last. */
+  readonly #open = new Map<BytePath, OpenFile>();
+
+  /** @throws HostError when it cannot be made, or when something is there. */
+  async make(target: BytePath, sizeBytes: number): Promise<void> {
+    await this.#makeRoom();
+    const file = openNew(target);
+    this.#open.set(target, file);
+    attempt(target, () => ftruncateSync(file.fd, sizeBytes));
+  }
+
+  async write(target: BytePath, chunk: Uint8Array, position: number): Promise<void> {
+    const { fd, behind } = await this.#take(target);
+    attempt(target, () => {
+      for (let written = 0; written < chunk.length; ) {
+        written += writeSync(fd, chunk, written, chunk.length - written, position + written);
+      }
+      behind.wrote(chunk.length);
+    });
+  }
+
+  /** Its content is whole. */
+  async end(target: BytePath, attributes: FileAttributes): Promise<void> {
+    const { fd } = await this.#take(target);
+    attempt(target, () => setAttributes(fd, attributes));
+    await this.#close(target);
+  }
+
+  /** Closes what is open. */
+  async abandon(): Promise<void> {
+    for (const target of [...this.#open.keys()]) await this.#close(target).catch(() => undefined);
+  }
+
+  async #take(target: BytePath): Promise<OpenFile> {
+    let file = this.#open.get(target);
+    if (file === undefined) {
+      await this.#makeRoom();
+      file = openAgain(target);
+    } else this.#open.delete(target);
+    this.#open.set(target, file);
+    return file;
+  }
+
+  async #makeRoom(): Promise<void> {
+    const [oldest] = this.#open.keys();
+    if (oldest !== undefined && this.#open.size >= limits.filesOpen) await this.#close(oldest);
+  }
+
+  async #close(target: BytePath): Promise<void> {
+    const file = this.#open.get(target);
+    this.#open.delete(target);
+    try {
+      await file?.behind.end();
+    } catch (error) {
+      throw unwritable(target, error);
+    } finally {
+      if (file !== undefined) closeSync(file.fd);
+    }
+  }
+}

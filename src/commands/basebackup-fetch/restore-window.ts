@@ -1,0 +1,168 @@
+/**
+ * A worker's task: files whose content stands in pieces in many parts, of this and of earlier backups. Of each part only the frames are read that
+ * hold some of it, each once, and their pieces are written to where they belong. Then each file is read back, out of the system's memory: for its
+ * checksum, and because a page must be the one that its place says (H42).
+ */
+import type { Archive } from '../../archive/archive.ts';
+import { piecesOf } from '../../archive/extents.ts';
+import type { FileLine, PartLine } from '../../archive/files-line.ts';
+import { readFrames } from '../../archive/part-ranges.ts';
+import { hasLength, isRestored, removeFile } from '../../cluster/restored-file.ts';
+import { ScatteredFiles } from '../../cluster/scattered-files.ts';
+import { CorruptError } from '../../errors.ts';
+import { limits } from '../../limits.ts';
+import { attributesOf, type Batch, type RestoredBatch, type TaskOptions, targetIn } from './batch.ts';
+import { type PageRules, readBack } from './read-back.ts';
+
+export interface WindowRestore extends Batch {
+  /** Every part that an extent of these files names. */
+  readonly parts: readonly PartLine[];
+  /** Undefined where the cluster has no page checksums. */
+  readonly pages: PageRules | undefined;
+}
+
+export async function restoreWindow(
+  archive: Archive,
+  batch: WindowRestore,
+  options: TaskOptions,
+): Promise<RestoredBatch> {
+  const checksums = new Map<FileLine, string | undefined>();
+  const memory = Buffer.allocUnsafeSlow(limits.frameRawBytes);
+  const missing: FileLine[] = [];
+  let keptBytes = 0;
+  for (const file of batch.files) {
+    options.signal.throwIfAborted();
+    if (!isKept(batch, file, { checksums, memory })) missing.push(file);
+    else {
+      keptBytes += file.sizeBytes;
+      options.progress(file.sizeBytes);
+    }
+  }
+  const fetchedBytes = await restoreMissing(archive, batch, { missing, checksums, memory, ...options });
+  const lacking = batch.files.filter(({ checksum }) => checksum === undefined);
+  return {
+    keptBytes,
+    fetchedBytes,
+    checksums: Buffer.from(lacking.map((file) => checksums.get(file) ?? '').join(''), 'hex'),
+  };
+}
+
+interface Reading {
+  readonly checksums: Map<FileLine, string | undefined>;
+  readonly memory: Buffer;
+}
+
+/** Has an interrupted restore left this file, whole? What is there and is not goes. */
+function isKept(batch: WindowRestore, file: FileLine, { checksums, memory }: Reading): boolean {
+  const { left, manifestChecksums } = batch;
+  const target = targetIn(batch, file);
+  if (left === 'nothing') return false;
+  if (left === 'unknown') return isRestored(target, { ...file, checksum: undefined }, manifestChecksums);
+  if (!hasLength(target, file.sizeBytes)) return false;
+  try {
+    checksums.set(file, readBack(file, { ...batch, target, memory }));
+    return true;
+  } catch (error) {
+    if (!(error instanceof CorruptError)) throw error;
+    removeFile(target);
+    return false;
+  }
+}
+
+interface Missing extends Reading, TaskOptions {
+  readonly missing: readonly FileLine[];
+}
+
+/** @returns how many bytes came from the storage. */
+async function restoreMissing(
+  archive: Archive,
+  batch: WindowRestore,
+  { missing, checksums, memory, signal, progress }: Missing,
+): Promise<number> {
+  const files = new ScatteredFiles();
+  let fetchedBytes = 0;
+  try {
+    for (const file of missing) await files.make(targetIn(batch, file), file.sizeBytes);
+    const wanted = wantedIn(batch, missing);
+    const onFetched = (bytes: number) => {
+      fetchedBytes += bytes;
+    };
+    for await (const { part, offset, content } of readFrames(archive, wanted.values(), { signal, onFetched })) {
+      signal.throwIfAborted();
+      let used = 0;
+      for (const { file, at, from, to } of wanted.get(part.index)?.takeWithin(offset, content.length) ?? []) {
+        await files.write(targetIn(batch, file), content.subarray(from - offset, to - offset), at);
+        used += to - from;
+      }
+      progress(used, content.length);
+    }
+    for (const file of missing) {
+      signal.throwIfAborted();
+      const target = targetIn(batch, file);
+      checksums.set(file, readBack(file, { ...batch, target, memory }));
+      await files.end(target, attributesOf(batch, file));
+      progress(zerosOf(file));
+    }
+  } finally {
+    await files.abandon();
+  }
+  return fetchedBytes;
+}
+
+function zerosOf({ extents }: FileLine): number {
+  return extents.reduce((sum, [lengthBytes, index]) => sum + (index === -1 ? lengthBytes : 0), 0);
+}
+
+/** Bytes of a part that belong into a file, at an offset of it. */
+interface WantedRange {
+  readonly file: FileLine;
+  readonly at: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** What is wanted of one part, in the order of the part. */
+class Wanted {
+  readonly part: PartLine;
+  readonly ranges: WantedRange[] = [];
+  /** Ranges before it end before what comes. */
+  #next = 0;
+
+  constructor(part: PartLine) {
+    this.part = part;
+  }
+
+  /** What lies in these bytes of the part; they must come in order. */
+  *takeWithin(offset: number, lengthBytes: number) {
+    const end = offset + lengthBytes;
+    while (isOver(this.ranges[this.#next], offset)) this.#next += 1;
+    for (let index = this.#next; ; index += 1) {
+      const range = this.ranges[index];
+      if (range === undefined || range.offset >= end) return;
+      const from = Math.max(offset, range.offset);
+      const to = Math.min(end, range.offset + range.lengthBytes);
+      if (from < to) yield { file: range.file, at: range.at + from - range.offset, from, to };
+    }
+  }
+}
+
+function isOver(range: WantedRange | undefined, offset: number): boolean {
+  return range !== undefined && range.offset + range.lengthBytes <= offset;
+}
+
+/** By the parts' indexes. */
+function wantedIn({ parts }: WindowRestore, files: readonly FileLine[]): Map<number, Wanted> {
+  const wanted = new Map(parts.map((part) => [part.index, new Wanted(part)]));
+  for (const file of files) {
+    let at = 0;
+    for (const { part, offset, lengthBytes } of piecesOf(file.extents)) {
+      if (part !== -1) wanted.get(part)?.ranges.push({ file, at, offset, lengthBytes });
+      at += lengthBytes;
+    }
+  }
+  for (const [index, { ranges }] of wanted) {
+    if (ranges.length === 0) wanted.delete(index);
+    ranges.sort((a, b) => a.offset - b.offset); // they are, unless somebody has made the list by hand
+  }
+  return wanted;
+}
