@@ -1,20 +1,36 @@
 /** Increments that were made by hand, restored: from parts of many backups, in pieces of any size, whatever order they have. */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Archive } from '../../src/archive/archive.ts';
 import type { Piece } from '../../src/archive/extents.ts';
+import type { FileLine } from '../../src/archive/files-line.ts';
+import { objectKey, partName } from '../../src/archive/keys.ts';
 import { readManifest } from '../../src/archive/manifest.ts';
 import { generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
 import { fetchBackup } from '../../src/commands/basebackup-fetch.ts';
+import { CorruptError } from '../../src/errors.ts';
+import type { Storage } from '../../src/storage/storage.ts';
 import { verifyBackup } from '../support/backup-manifest.ts';
 import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { makeArchive } from '../support/forged-backup.ts';
-import { contentOf, type MadeBackup, type MadePart, madeId, storeMade, storePart } from '../support/made-increment.ts';
+import {
+  contentOf,
+  type MadeBackup,
+  type MadePart,
+  madeId,
+  makePage,
+  storeChain,
+  storeMade,
+  storePart,
+} from '../support/made-increment.ts';
 import { seededRandom } from '../support/random.ts';
+import { S3Server } from '../support/s3-server.ts';
+import { openS3Storage } from '../support/s3-storage.ts';
+import { testSystemIdentifier } from '../support/segment.ts';
 
 const identity = parseIdentity(generateIdentity());
 if (identity === undefined) throw new Error('no identity');
@@ -35,9 +51,15 @@ interface Restored {
   readonly fetchedBytes: number;
 }
 
+/** By a process that knows of no part yet: see `known` in part-ranges.ts. */
 async function restore(
   archive: Archive,
-  { backup = id, dir = join(temporaryFolder(), 'data'), resume = false, storage = archive.storage } = {},
+  {
+    backup = id,
+    dir = join(temporaryFolder(), 'data'),
+    resume = false,
+    storage = counting(archive.storage).counted,
+  } = {},
 ): Promise<Restored> {
   const context = makeContext(
     { WALT_REPO: archive.storage.url, WALT_WORKERS: '2' },
@@ -145,5 +167,239 @@ describe.each([
       ),
       { numRuns: process.env.TORTURE === '1' ? 500 : 15, endOnFailure: true },
     );
+  });
+});
+
+async function makeRepository(keys: Keys = noKeys): Promise<Archive> {
+  const root = join(temporaryFolder(), 'repo');
+  mkdirSync(root);
+  return makeArchive(root, keys);
+}
+
+const keyOf = (backup: string, part: number) => objectKey(testSystemIdentifier, partName(backup, part));
+
+/** The same storage, and what was asked of its parts. */
+function counting(storage: Storage) {
+  const ranges: { readonly key: string; readonly offset: number; readonly length: number }[] = [];
+  const counted: Storage = {
+    url: storage.url,
+    put: storage.put.bind(storage),
+    list: storage.list.bind(storage),
+    delete: storage.delete.bind(storage),
+    get: (key, options = {}) => {
+      if (key.includes('/part/')) ranges.push({ key, ...(options.range ?? { offset: 0, length: Number.NaN }) });
+      return storage.get(key, options);
+    },
+  };
+  return { counted, ranges };
+}
+
+it('reads each frame that is needed once, nothing twice, and of what is not needed little', async () => {
+  const archive = await makeRepository();
+  const parts = [
+    await storePart(archive, madeId(0), 1, noise(1, 40 * frame)),
+    await storePart(archive, id, 1, noise(2, 3 * frame)),
+  ];
+  const at = (part: number, offset: number, lengthBytes = 8192): Piece => ({ lengthBytes, part, offset });
+  const pieces = [
+    at(0, 0),
+    at(1, 5),
+    at(0, 20_000),
+    at(1, frame),
+    at(0, 30 * frame - 100),
+    at(-1, 0),
+    at(0, 39 * frame),
+  ];
+  const made: MadeBackup = {
+    id,
+    parts,
+    files: [
+      { path: 'base/5/1', pieces },
+      { path: 'base/5/2', pieces: [at(0, 12_000)] },
+    ],
+  };
+  await storeMade(archive, made);
+  const { counted, ranges } = counting(archive.storage);
+  const { fetchedBytes } = await restore(archive, { storage: counted });
+  const ofParts = ranges.filter(({ key }) => key !== keyOf(id, 2));
+  const [table = 0, ...others] = ofParts.filter(({ key }) => key === keyOf(madeId(0), 1)).map(({ length }) => length);
+  expect(table).toBe(8 + 9 + 12 * 41);
+  expect(others).toHaveLength(3); // the frames 0, 29 and 30, 39
+  expect(ofParts.filter(({ key }) => key === keyOf(id, 1))).toHaveLength(2);
+  expect(fetchedBytes).toBeLessThan(0.3 * (parts[0]?.line.objectBytes ?? 0));
+});
+
+it('fetches little more than is stored of what it needs, however long the chain', async () => {
+  const archive = await makeRepository();
+  const chain = await storeChain(archive, { increments: 30, pages: 2560, changed: 26 });
+  const [full, last] = [chain[0], chain.at(-1)] as [MadeBackup, MadeBackup];
+  const before = await expectRestored(archive, full);
+  const after = await expectRestored(archive, last);
+  expect((await readManifest(archive, last.id)).uses).toHaveProperty(madeId(0));
+  expect(after.fetchedBytes / before.fetchedBytes).toBeLessThan(1.4);
+});
+
+describe('what is not what was backed up', () => {
+  type Spoil = (content: Buffer, archive: Archive) => Buffer | undefined;
+  const flipped =
+    (at: (sizeBytes: number) => number): Spoil =>
+    (content) => {
+      const index = at(content.length);
+      content.writeUInt8((content[index] ?? 0) ^ 4, index);
+      return content;
+    };
+  const spoilt: readonly (readonly [string, Spoil])[] = [
+    ['a bit of a frame', flipped((size) => Math.floor(size / 2))],
+    ['a bit of the seek table', flipped((size) => size - 40)],
+    ['cut short', (content) => content.subarray(0, -1)],
+    ['longer', (content) => Buffer.concat([content, Buffer.alloc(1)])],
+    ['empty', () => Buffer.alloc(0)],
+    ['gone', () => undefined],
+  ];
+  it.each([
+    ['plain', noKeys],
+    ['encrypted', encrypted],
+  ])('H45: is found in a part that is read in pieces, and makes no cluster: %s', async (_, keys) => {
+    const archive = await makeRepository(keys);
+    const chain = await storeChain(archive, { increments: 3, pages: 300, changed: 30 });
+    const key = keyOf(madeId(0), 1);
+    const file = join(archive.storage.url.slice('file://'.length), key);
+    const sound = readFileSync(file);
+    const swapped = readFileSync(file.replace(madeId(0), madeId(1)));
+    for (const [what, spoil] of [...spoilt, ['another part', () => swapped] as const]) {
+      const content = spoil(Buffer.from(sound), archive);
+      rmSync(file, { force: true });
+      if (content !== undefined) writeFileSync(file, content);
+      const dir = join(temporaryFolder(), 'data');
+      const outcome = await restore(archive, { backup: chain.at(-1)?.id ?? '', dir }).catch((error: unknown) => error);
+      expect(outcome, what).toBeInstanceOf(CorruptError);
+      expect((outcome as CorruptError).message).toContain(key);
+      expect(existsSync(join(dir, 'global/pg_control'))).toBe(false);
+    }
+    writeFileSync(file, sound);
+    await expectRestored(archive, chain.at(-1) as MadeBackup);
+  });
+
+  /** A relation of three pages of which the second one was written for another block. */
+  async function storeMisplaced(manifest: MadeBackup['manifest']): Promise<Archive> {
+    const archive = await makeRepository();
+    const pages = [makePage(noise(1, 8000), 131_072), makePage(noise(2, 8000), 7), makePage(noise(3, 8000), 131_074)];
+    const parts = [
+      await storePart(archive, madeId(0), 1, Buffer.concat(pages.slice(0, 2))),
+      await storePart(archive, id, 1, Buffer.concat(pages.slice(2))),
+    ];
+    const pieces = [0, 1].map((index): Piece => ({ lengthBytes: 8192, part: 0, offset: 8192 * index }));
+    pieces.push({ lengthBytes: 8192, part: 1, offset: 0 });
+    await storeMade(archive, {
+      id,
+      parts,
+      files: [{ path: 'base/5/16384.1', pieces }],
+      manifest: { checksums: true, ...manifest },
+    });
+    return archive;
+  }
+
+  it('H42: is a page of another block, told with its file, its block and its part', async () => {
+    const outcome = await restore(await storeMisplaced({})).catch((error: unknown) => error);
+    expect(outcome).toBeInstanceOf(CorruptError);
+    expect(outcome).toMatchObject({
+      message: expect.stringMatching(/block 131073 of "base\/5\/16384\.1"/),
+      detail: expect.stringContaining(`part 1 of backup ${madeId(0)}`),
+    });
+  });
+
+  it.each<[string, MadeBackup['manifest']]>([
+    ['was wrong when it was copied', { badPages: { count: 1, pages: [{ path: 'base/5/16384.1', block: 131_073 }] } }],
+    ['is written anew by replay', { startLsn: 0x100_000n }],
+    ['belongs to a cluster without checksums', { checksums: false }],
+  ])('H42: is no page that %s', async (_, manifest) => {
+    await restore(await storeMisplaced(manifest));
+  });
+});
+
+describe('an interrupted restore', () => {
+  it('goes on: keeps what its notes prove, makes the rest anew, and tells true checksums of both', async () => {
+    const archive = await makeRepository();
+    const parts = [
+      await storePart(archive, madeId(0), 1, noise(1, 8 * frame)),
+      await storePart(archive, id, 1, noise(2, frame)),
+    ];
+    const piece = (part: number, offset: number, lengthBytes: number): Piece => ({ lengthBytes, part, offset });
+    // more files than one task takes
+    const files = Array.from({ length: 5000 }, (_, index) => ({
+      path: `base/5/${100_000 + index}`,
+      pieces: [piece(0, index * 1000, 900), piece(1, index * 100, 70)],
+    }));
+    const made: MadeBackup = { id, parts, files };
+    await storeMade(archive, made);
+    const whole = await expectRestored(archive, made);
+    const dir = join(temporaryFolder(), 'data');
+    const { counted, ranges } = counting(archive.storage);
+    const breaking: Storage = {
+      ...counted,
+      get: (key, options) => {
+        if (ranges.length >= 8) throw new CorruptError('it breaks off');
+        return counted.get(key, options);
+      },
+    };
+    await expect(restore(archive, { dir, storage: breaking })).rejects.toThrow(/breaks off/);
+    const notes = readFileSync(join(dir, '.wal-t-restore.parts'), 'utf8').trim().split('\n');
+    expect(notes.length).toBeGreaterThan(0);
+    const kept = statSync(join(dir, 'base/5/100000'), { bigint: true }).ino;
+    const spoilt = join(dir, 'base/5/104999');
+    writeFileSync(spoilt, Buffer.alloc(970, 'not what was backed up')); // its task is not in the notes
+    const again = await restore(archive, { dir, resume: true });
+    expect(again.fetchedBytes).toBeLessThan(whole.fetchedBytes);
+    expect(statSync(join(dir, 'base/5/100000'), { bigint: true }).ino).toBe(kept);
+    for (const file of files) {
+      expect(readFileSync(join(dir, file.path)).equals(contentOf(file, parts)), file.path).toBe(true);
+    }
+    expect(await verifyBackup(dir)).toEqual(['global/pg_control: CRC is incorrect']);
+  });
+});
+
+describe('H32: a hostile list', () => {
+  it.each<[string, Partial<FileLine>]>([
+    [
+      'more pieces than a file may have',
+      { extents: Array.from({ length: 40_000 }, () => [1, -1, 0] as const), sizeBytes: 40_000 },
+    ],
+    ['pieces behind the end of their part', { extents: [[100, 0, frame - 99]] }],
+    ['pieces of a part that is not listed', { extents: [[100, 7, 0]] }],
+    ['pieces longer than the file', { extents: [[101, 0, 0]] }],
+  ])('with %s is refused', async (_, members) => {
+    const archive = await makeRepository();
+    const parts = [await storePart(archive, madeId(0), 1, noise(1, frame))];
+    const pieces: Piece[] = [{ lengthBytes: 100, part: 0, offset: 0 }];
+    await storeMade(archive, { id, parts, files: [{ path: 'base/5/1', pieces, members }] });
+    await expect(restore(archive)).rejects.toMatchObject({ message: 'the list of files is not sound' });
+  });
+
+  it('with more zeros than its manifest has bytes is refused before they are made', async () => {
+    const archive = await makeRepository();
+    const pieces: Piece[] = [{ lengthBytes: 2 ** 40, part: -1, offset: 0 }];
+    const members: Partial<FileLine> = { extents: [[2 ** 40, -1, 0]], sizeBytes: 2 ** 40 };
+    const files = [{ path: 'base/5/1', pieces: pieces.slice(1), members }];
+    await storeMade(archive, { id, parts: [], files, manifest: { statistics: noStatistics } });
+    await expect(restore(archive)).rejects.toMatchObject({
+      detail: 'its files are longer than the manifest says',
+    });
+  });
+});
+
+const noStatistics = { parts: 1, files: 3, folders: 3, tablespaces: 0, rawBytes: 10_000, storedBytes: 0 };
+
+describe('from a bucket', () => {
+  let server: S3Server;
+  beforeAll(async () => {
+    server = await S3Server.start();
+  });
+  afterAll(() => server.stop());
+
+  it('restores an increment of a chain', async () => {
+    const storage = await openS3Storage(server.s3);
+    const archive: Archive = { storage, systemIdentifier: testSystemIdentifier, keys: encrypted };
+    const chain = await storeChain(archive, { increments: 4, pages: 600, changed: 60 });
+    await expectRestored(archive, chain.at(-1) as MadeBackup);
   });
 });

@@ -3,7 +3,7 @@
  * A test chooses both, as hostile as the format allows.
  */
 import type { Archive } from '../../src/archive/archive.ts';
-import { extentsOf, type Piece } from '../../src/archive/extents.ts';
+import { extentsOf, type Piece, replaced } from '../../src/archive/extents.ts';
 import { type FileLine, type FilesLine, formatLine, type PartLine } from '../../src/archive/files-line.ts';
 import { sealLines } from '../../src/archive/files-list.ts';
 import { leaseName } from '../../src/archive/keys.ts';
@@ -15,6 +15,7 @@ import { bytesOf } from '../../src/bytes.ts';
 import { makeChecksum } from '../../src/postgres/file-checksum.ts';
 import { makePageSum } from '../../src/postgres/page-sum.ts';
 import { plainManifest } from './forged-backup.ts';
+import { seededRandom } from './random.ts';
 import { makeControlFile } from './segment.ts';
 
 const stream = { level: 1, sizeHint: 0 };
@@ -161,3 +162,53 @@ export function makePage(content: Uint8Array, block: number, lsn = 0x100_000n): 
   page.writeUInt16LE((((pageSum.sum(8192) ^ block) >>> 0) % 65535) + 1, 8);
   return page;
 }
+
+export interface Chain {
+  readonly increments: number;
+  /** Pages of the relation that changes. */
+  readonly pages: number;
+  /** So many of them before each increment. */
+  readonly changed: number;
+  readonly seed?: number;
+}
+
+/** The relation whose pages change, and one that never does. */
+export const changing = 'base/5/16384';
+export const unchanging = 'base/5/16385';
+
+/** A full backup, and increments that each changed some pages at random: the oldest first. Their pages have checksums. */
+export async function storeChain(
+  archive: Archive,
+  { increments, pages, changed, seed = 1 }: Chain,
+): Promise<MadeBackup[]> {
+  const random = seededRandom(seed);
+  const page = (block: number) => {
+    const content = Buffer.alloc(8168, `block ${block} `);
+    for (let at = 0; at < 4096; at += 4) content.writeUInt32LE(random(2 ** 32), at);
+    return makePage(content, block);
+  };
+  const stored: MadePart[] = [];
+  const backups: MadeBackup[] = [];
+  let pieces: readonly Piece[] = [{ lengthBytes: pages * 8192, part: 0, offset: 512 }];
+  const still: Piece = { lengthBytes: 16 * 8192, part: 0, offset: 1024 + pages * 8192 };
+  for (let minute = 0; minute <= increments; minute += 1) {
+    const id = madeId(minute);
+    const blocks = minute === 0 ? numbers(pages) : numbers(pages).filter(() => random(pages) < changed);
+    const rest = minute === 0 ? [Buffer.alloc(512), ...numbers(16).map(page)] : [];
+    const content = Buffer.concat([Buffer.alloc(512), ...blocks.map(page), ...rest]);
+    stored.push(await storePart(archive, id, 1, content));
+    const fresh = blocks.map((block) => ({ offset: block * 8192, lengthBytes: 8192 }));
+    if (minute > 0) pieces = replaced(pieces, fresh, { sizeBytes: pages * 8192, part: minute, start: 512 });
+    const files = [
+      { path: changing, pieces, isRead: minute === 0 },
+      { path: unchanging, pieces: [still], isRead: true },
+    ];
+    const parent = minute === 0 ? {} : { parent: madeId(minute - 1) };
+    const backup = { id, parts: [...stored], files, manifest: { checksums: true, startLsn: 0x200_028n, ...parent } };
+    await storeMade(archive, backup);
+    backups.push(backup);
+  }
+  return backups;
+}
+
+const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
