@@ -15,6 +15,7 @@ import {
   withoutUnlogged,
 } from './exclusions.ts';
 import { attributesOf, ifThere, readNames, realPathOf, targetAttributesOf, unreadable } from './source-files.ts';
+import type { FileTimes } from './unchanged-file.ts';
 
 /** How many files are looked at together; also how far the walk is ahead of its reader. */
 const batchFiles = 64;
@@ -29,14 +30,6 @@ interface FolderAttributes {
   readonly uid: number;
   readonly gid: number;
   readonly mtimeNs: bigint;
-}
-
-/** What tells that a file was not written to. */
-export interface FileTimes {
-  readonly sizeBytes: number;
-  readonly mtimeNs: bigint;
-  readonly ctimeNs: bigint;
-  readonly inode: bigint;
 }
 
 export type WalkEntry =

@@ -43,7 +43,8 @@ export async function readChangedBlocks(session: Session, options: SummariesOpti
     return { changes };
   } catch (error) {
     options.signal.throwIfAborted();
-    if (session.lost.aborted || !(error instanceof PostgresError)) throw error;
+    if (!(error instanceof PostgresError)) throw error;
+    await session.query('go on after that', 'select 1'); // the refusal may have been a farewell
     return { reason: error.message }; // one was removed since it was listed, or is broken; or temp_file_limit, or the like
   }
 }

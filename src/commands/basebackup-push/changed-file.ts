@@ -6,6 +6,7 @@ import { piecesOf, type Range, replaced } from '../../archive/extents.ts';
 import { parseHashes, pieceHash } from '../../archive/file-hashes.ts';
 import type { FileLine } from '../../archive/files-line.ts';
 import type { DataFile } from '../../cluster/data-file.ts';
+import type { FileTimes } from '../../cluster/unchanged-file.ts';
 import { limits } from '../../limits.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
 import { changedPages } from '../../postgres/page-changes.ts';
@@ -78,9 +79,7 @@ function pageCount(
   return Math.ceil(sizeBytes / pageBytes);
 }
 
-type Times = Pick<DataFile, 'sizeBytes' | 'mtimeNs' | 'ctimeNs' | 'inode'>;
-
-export function hasSameTimes(a: Times, b: Times): boolean {
+export function hasSameTimes(a: FileTimes, b: FileTimes): boolean {
   return a.sizeBytes === b.sizeBytes && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.inode === b.inode;
 }
 
@@ -110,12 +109,12 @@ function changedIn(
   }
   const visible = keepsVisible ? bitsOf(line, pageBytes) : undefined;
   if (keepsVisible && visible === undefined) return undefined;
-  const wasVisible = visible === undefined ? undefined : (block: number) => isSet(visible, block - firstBlock);
+  const isKnownVisible = visible === undefined ? undefined : (block: number) => isSet(visible, block - firstBlock);
   let page = 0;
   for (const chunk of file.content(memory, { unchecked: true })) {
-    const options = { firstBlock: firstBlock + page, sinceLsn, pageSizeBytes: pageBytes, checksums, wasVisible };
+    const options = { firstBlock: firstBlock + page, sinceLsn, pageBytes, checksums, isKnownVisible };
     for (const index of changedPages(chunk, options)) flags[page + index] = 1;
-    page += Math.floor(chunk.length / pageBytes);
+    page += Math.ceil(chunk.length / pageBytes);
   }
   return flags;
 }

@@ -13,11 +13,12 @@ import { readStream } from '../../archive/part.ts';
 import { type BytePath, parsePath, toFilePath } from '../../byte-path.ts';
 import type { WalkEntry } from '../../cluster/backup-walk.ts';
 import { isDatabaseFolder } from '../../cluster/exclusions.ts';
+import { isSurelyUnchanged, type ParentTimes } from '../../cluster/unchanged-file.ts';
 import { limits } from '../../limits.ts';
 import type { ChangedBlocks } from '../../postgres/changed-blocks.ts';
 import { parseRelationFile } from '../../postgres/relation-file.ts';
 import type { RequestOptions } from '../../storage/storage.ts';
-import { hasSameTimes, type IncrementRules, type KnownFile } from './changed-file.ts';
+import type { IncrementRules, KnownFile } from './changed-file.ts';
 import { chooseStale, type KnownPart } from './stale-parts.ts';
 import type { ClusterEntry } from './store-part.ts';
 
@@ -26,8 +27,8 @@ export interface IncrementOptions extends RequestOptions {
   readonly rules: Omit<IncrementRules, 'staleParts'>;
   /** What WAL summaries tell; undefined where there are none. */
   readonly changes: ChangedBlocks | undefined;
-  /** Files that were not written to since then, by their times, are as they were; undefined where times are not trusted. */
-  readonly timesBeforeNs: bigint | undefined;
+  /** How old a file's times must be to tell that it is as it was; undefined where times are not trusted. */
+  readonly times: ParentTimes | undefined;
   /** Parts that were stored before are to be needed no longer. */
   readonly partsSince: Date | undefined;
 }
@@ -123,15 +124,14 @@ export class Increment {
   }
 
   #changes(entry: Extract<WalkEntry, { type: 'file' }>, line: FileLine): KnownFile['changes'] | undefined {
-    const { changes, timesBeforeNs } = this.#options;
+    const { changes, times } = this.#options;
     const relation = parseRelationFile(entry.path);
     if (relation?.fork === 'main' && changes !== undefined) {
       const found = changes.of(entry.path);
       if (found === 'whole') return undefined;
       return found === undefined ? new Uint32Array() : this.#pagesIn(line, relation.segment, found);
     }
-    const isOld = timesBeforeNs !== undefined && line.mtimeNs < timesBeforeNs && line.ctimeNs < timesBeforeNs;
-    return isOld && hasSameTimes(entry, line) ? 'times' : 'content';
+    return times !== undefined && isSurelyUnchanged(line, entry, times) ? 'times' : 'content';
   }
 
   #pagesIn(

@@ -1,5 +1,7 @@
 /** What an increment goes by: WAL summaries where the server has them, else times and pages. Known when `pg_backup_start` has said where it begins. */
+import type { BackupManifest } from '../../archive/manifest.ts';
 import type { Leg } from '../../archive/window.ts';
+import { whyTimesAreNotTrusted } from '../../cluster/unchanged-file.ts';
 import type { WalPiece } from '../../cluster/wal-summaries.ts';
 import { CorruptError, ObjectNotFound } from '../../errors.ts';
 import { summariesMs, trustedTimesMs } from '../../limits.ts';
@@ -24,9 +26,9 @@ export async function prepareIncrement(push: Push, parent: Parent, start: Increm
   const { checksums, walLogHints, pageSizeBytes } = server.facts;
   const tooLate = whyTooLate(parent, start.startLsn);
   if (tooLate !== undefined) throw new UnfitParent(tooLate);
-  const untrusted = whyTimesAreNotTrusted(push, parent);
-  if (untrusted !== undefined) log.info(`every file is read to find what changed: ${untrusted}`);
   const { manifest } = parent;
+  const untrusted = whyUntrusted(push, manifest);
+  if (untrusted !== undefined) log.info('every file is read to find what changed', { detail: untrusted });
   const options = {
     parent: manifest,
     rules: {
@@ -37,8 +39,8 @@ export async function prepareIncrement(push: Push, parent: Parent, start: Increm
       keepsVisible: !checksums && !(walLogHints && manifest.walLogHints === true),
     },
     changes: await readSummaries(push, parent, start.startLsn),
-    timesBeforeNs:
-      untrusted === undefined ? BigInt(Date.parse(manifest.startedAt) - trustedTimesMs) * 1_000_000n : undefined,
+    times:
+      untrusted === undefined ? { parentStartedAt: new Date(manifest.startedAt), marginMs: trustedTimesMs } : undefined,
     partsSince: args.maxPartAgeMs === undefined ? undefined : new Date(startedAt.getTime() - args.maxPartAgeMs),
     signal,
   };
@@ -80,16 +82,11 @@ function piecesOf(way: readonly Leg[], startLsn: Lsn, endLsn: Lsn): WalPiece[] {
   });
 }
 
-function whyTimesAreNotTrusted(
+function whyUntrusted(
   { args, host, dataDirectory, server, startedAt }: Push,
-  { manifest }: Parent,
+  { source, timeline, ...times }: BackupManifest,
 ): string | undefined {
-  const { source, timeline, finishedAt } = manifest;
   if (args.trustMtime === false) return '--no-trust-mtime';
-  if (source.host !== host) return `the parent was taken on host "${source.host}"`;
-  if (source.dataDirectory !== dataDirectory) return `the parent was taken from "${source.dataDirectory}"`;
-  if (timeline !== server.facts.timeline) return 'the timeline was switched since';
-  if (startedAt <= new Date(finishedAt))
-    return `by this host's clock the parent ended later than now, at ${finishedAt}`;
-  return undefined;
+  const parent = { ...source, timeline, startedAt: new Date(times.startedAt), finishedAt: new Date(times.finishedAt) };
+  return whyTimesAreNotTrusted(parent, { host, dataDirectory, timeline: server.facts.timeline, now: startedAt });
 }

@@ -1,6 +1,6 @@
 /** PD_ALL_VISIBLE of the pages of one file, collected while it is read: VACUUM may set it and leave the LSN (H36). */
 import type { FileLine } from '../../archive/files-line.ts';
-import { visiblePages } from '../../postgres/page-changes.ts';
+import { visibleBits } from '../../postgres/page-changes.ts';
 
 export class VisiblePages {
   readonly #bits: Buffer;
@@ -29,10 +29,12 @@ export class VisiblePages {
   }
 
   look(chunk: Uint8Array): void {
-    for (const isVisible of visiblePages(chunk, this.#pageBytes)) {
+    const bits = visibleBits(chunk, this.#pageBytes);
+    const pages = Math.floor(chunk.length / this.#pageBytes);
+    for (let index = 0; index < pages; index += 1, this.#page += 1) {
       const [byte, bit] = [this.#page >> 3, 1 << (this.#page & 7)];
+      const isVisible = ((bits[index >> 3] ?? 0) & (1 << (index & 7))) !== 0;
       this.#bits[byte] = isVisible ? (this.#bits[byte] ?? 0) | bit : (this.#bits[byte] ?? 0) & ~bit;
-      this.#page += 1;
     }
   }
 
