@@ -16,6 +16,7 @@ import { isDatabaseFolder } from '../../cluster/exclusions.ts';
 import { isSurelyUnchanged, type ParentTimes } from '../../cluster/unchanged-file.ts';
 import { limits } from '../../limits.ts';
 import type { ChangedBlocks } from '../../postgres/changed-blocks.ts';
+import type { ManifestChecksums } from '../../postgres/file-checksum.ts';
 import { parseRelationFile } from '../../postgres/relation-file.ts';
 import type { RequestOptions } from '../../storage/storage.ts';
 import type { IncrementRules, KnownFile } from './changed-file.ts';
@@ -29,6 +30,8 @@ export interface IncrementOptions extends RequestOptions {
   readonly changes: ChangedBlocks | undefined;
   /** How old a file's times must be to tell that it is as it was; undefined where times are not trusted. */
   readonly times: ParentTimes | undefined;
+  /** Of this backup: a checksum by another algorithm is not taken over. */
+  readonly manifestChecksums: ManifestChecksums;
   /** Parts that were stored before are to be needed no longer. */
   readonly partsSince: Date | undefined;
 }
@@ -119,7 +122,9 @@ export class Increment {
     const indexOf = (part: number) => (part === -1 ? -1 : (this.#parts.get(part)?.line.index ?? -2));
     const pieces = piecesOf(line.extents).map((piece) => ({ ...piece, part: indexOf(piece.part) }));
     if (pieces.some(({ part }) => part === -2)) return undefined; // of the parent's last part
-    const renamed = { ...line, extents: extentsOf(pieces) };
+    const { parent, manifestChecksums } = this.#options;
+    const checksum = parent.manifestChecksums === manifestChecksums ? line.checksum : undefined;
+    const renamed = { ...line, checksum, extents: extentsOf(pieces) };
     return { line: renamed, changes, badPages: this.#badPages.get(line.path) ?? [] };
   }
 

@@ -41,6 +41,7 @@ export async function prepareIncrement(push: Push, parent: Parent, start: Increm
     changes: await readSummaries(push, parent, start.startLsn),
     times:
       untrusted === undefined ? { parentStartedAt: new Date(manifest.startedAt), marginMs: trustedTimesMs } : undefined,
+    manifestChecksums: args.manifestChecksums,
     partsSince: args.maxPartAgeMs === undefined ? undefined : new Date(startedAt.getTime() - args.maxPartAgeMs),
     signal,
   };
