@@ -42,8 +42,8 @@ export interface FileLine extends Owned {
   /** Base64 of 16 bytes for each begun MiB: the first half of its SHA-256, or zeros where it is not known. Absent when none is. */
   readonly hashes?: string | undefined;
   /**
-   * Base64 of a bit for each page of a relation's main fork, from the lowest of the first byte on: is PD_ALL_VISIBLE set (H36)? Only where a
-   * server may set that without an LSN.
+   * Base64 of a bit for each page of a relation's main fork, from the lowest of the first byte on: is PD_ALL_VISIBLE set (H36)? Absent where that
+   * is not known.
    */
   readonly allVisible?: string | undefined;
   /** Tile the file, from its beginning to its end. */

@@ -148,7 +148,6 @@ async function copyAndStore(push: Push, { id, survey: { expectedBytes, configFil
       manifestChecksums: args.manifestChecksums,
       pages: facts.checksums ? { startLsn, pageBytes: facts.pageSizeBytes, segmentPages } : undefined,
       pageBytes: facts.pageSizeBytes,
-      keepsVisible: !facts.checksums && !facts.walLogHints,
       increment,
       configFiles: configPaths(configFiles),
       maxRate: args.maxRate,

@@ -34,8 +34,6 @@ export interface IncrementRules {
   /** Pages in one segment file of a relation. */
   readonly segmentPages: number;
   readonly checksums: boolean;
-  /** May PD_ALL_VISIBLE change without an LSN (H36)? */
-  readonly keepsVisible: boolean;
   /** Nothing may refer to these parts any more: their indexes in the list that is being made. */
   readonly staleParts: ReadonlySet<number>;
 }
@@ -99,7 +97,7 @@ function hasSameHashes(file: DataFile, line: FileLine, memory: Buffer): boolean 
 function changedIn(
   file: DataFile,
   { line, changes }: KnownFile,
-  { firstBlock, sinceLsn, pageBytes, checksums, keepsVisible }: IncrementRules & { readonly firstBlock: number },
+  { firstBlock, sinceLsn, pageBytes, checksums }: IncrementRules & { readonly firstBlock: number },
   memory: Buffer,
 ): Uint8Array | undefined {
   const flags = new Uint8Array(pageCount(file, { pageBytes }));
@@ -107,9 +105,9 @@ function changedIn(
     for (const page of changes) if (page < flags.length) flags[page] = 1;
     return flags;
   }
-  const visible = keepsVisible ? bitsOf(line, pageBytes) : undefined;
-  if (keepsVisible && visible === undefined) return undefined;
-  const isKnownVisible = visible === undefined ? undefined : (block: number) => isSet(visible, block - firstBlock);
+  const visible = bitsOf(line, pageBytes);
+  if (visible === undefined) return undefined;
+  const isKnownVisible = (block: number) => isSet(visible, block - firstBlock);
   let page = 0;
   for (const chunk of file.content(memory, { unchecked: true })) {
     const options = { firstBlock: firstBlock + page, sinceLsn, pageBytes, checksums, isKnownVisible };

@@ -28,7 +28,6 @@ export interface CopyPlan {
   readonly manifestChecksums: ManifestChecksums;
   readonly pages: PartBatch['pages'];
   readonly pageBytes: number;
-  readonly keepsVisible: boolean;
   /** Undefined for a full backup. */
   readonly increment: Increment | undefined;
   /** Absolute paths of files outside the data directory that are kept beside. */
@@ -135,7 +134,7 @@ export class ClusterCopy {
   }
 
   #store(entries: PartBatch['entries'], last?: true): Promise<StoredPart> {
-    const { archive, crew, backup, manifestChecksums, pages, pageBytes, keepsVisible, increment, maxRate } = this.#plan;
+    const { archive, crew, backup, manifestChecksums, pages, pageBytes, increment, maxRate } = this.#plan;
     const { systemIdentifier, keys } = archive;
     this.#parts += 1;
     const batch: PartBatch = {
@@ -143,7 +142,6 @@ export class ClusterCopy {
       number: this.#parts,
       index: (increment?.firstOwnIndex ?? 0) + this.#parts - 1,
       increment: increment?.rules,
-      keepsVisible,
       pageBytes,
       ...(last === true ? { last } : {}),
       entries,

@@ -140,8 +140,8 @@ export class PartTar {
   }
 
   #visiblePages(path: BytePath, { sizeBytes }: DataFile, line?: KnownFile['line']): VisiblePages | undefined {
-    const { keepsVisible, pageBytes } = this.#batch;
-    if (!keepsVisible || parseRelationFile(path)?.fork !== 'main') return undefined;
+    const { pageBytes } = this.#batch;
+    if (parseRelationFile(path)?.fork !== 'main') return undefined;
     return VisiblePages.of({ sizeBytes, pageBytes }, line);
   }
 

@@ -23,7 +23,7 @@ export interface IncrementStart {
 /** @throws UnfitParent */
 export async function prepareIncrement(push: Push, parent: Parent, start: IncrementStart): Promise<Increment> {
   const { archive, server, args, log, signal, startedAt } = push;
-  const { checksums, walLogHints, pageSizeBytes } = server.facts;
+  const { checksums, pageSizeBytes } = server.facts;
   const tooLate = whyTooLate(parent, start.startLsn);
   if (tooLate !== undefined) throw new UnfitParent(tooLate);
   const { manifest } = parent;
@@ -36,7 +36,6 @@ export async function prepareIncrement(push: Push, parent: Parent, start: Increm
       pageBytes: pageSizeBytes,
       segmentPages: start.segmentPages,
       checksums,
-      keepsVisible: !checksums && !(walLogHints && manifest.walLogHints === true),
     },
     changes: await readSummaries(push, parent, start.startLsn),
     times:

@@ -40,8 +40,6 @@ export interface PartBatch {
   readonly entries: readonly (ClusterEntry | MadeFile)[];
   /** Undefined for a full backup. */
   readonly increment?: IncrementRules | undefined;
-  /** Is PD_ALL_VISIBLE of each page to be kept, for increments to come (H36)? */
-  readonly keepsVisible: boolean;
   readonly pageBytes: number;
   /** About the length of all contents. */
   readonly rawBytes: number;
