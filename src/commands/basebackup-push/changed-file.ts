@@ -50,8 +50,8 @@ export function freshOf(file: DataFile, known: KnownFile, rules: IncrementRules,
   const isSame = known.changes === 'times' && hasSameTimes(file, line);
   const relation = parseRelationFile(line.path);
   if (relation?.fork !== 'main') {
-    const isStale = line.extents.some(([, part]) => rules.staleParts.has(part));
-    return !isStale && (isSame || hasSameHashes(file, line, memory)) ? 'nothing' : 'whole';
+    const isTaken = known.badPages.length === 0 && !line.extents.some(([, part]) => rules.staleParts.has(part));
+    return isTaken && (isSame || hasSameHashes(file, line, memory)) ? 'nothing' : 'whole';
   }
   const firstBlock = relation.segment * rules.segmentPages;
   const changed = isSame
