@@ -59,7 +59,8 @@ export function freshOf(file: DataFile, known: KnownFile, rules: IncrementRules,
     : changedIn(file, known, { ...rules, firstBlock }, memory);
   if (changed === undefined) return 'whole';
   const { pageBytes } = rules;
-  changed.fill(1, Math.floor(line.sizeBytes / pageBytes)); // the parent did not have them whole (H42)
+  // the parent did not have them whole (H42), or they are not whole now
+  changed.fill(1, Math.floor(Math.min(line.sizeBytes, file.sizeBytes) / pageBytes));
   for (const page of known.badPages) changed[page] = 1;
   markStale(changed, line, rules);
   const ranges = rangesOf(changed, file.sizeBytes, pageBytes);
