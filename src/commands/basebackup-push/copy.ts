@@ -113,7 +113,7 @@ export class ClusterCopy {
     const walk = walkDataDirectory({ dataDirectory, postgresMajor, catalogVersion, signal, warn });
     const known: AsyncIterable<ClusterEntry> = increment === undefined ? walk : increment.entries(walk);
     for await (const entry of known) {
-      const entryBytes = readBytesOf(entry, this.#plan.pageBytes);
+      const entryBytes = this.#readBytesOf(entry);
       if (entryBytes >= limits.partRawBytes && sizeBytes >= limits.partRawBytes / 4) {
         yield batch;
         [batch, sizeBytes, extents] = [[], 0, 0];
@@ -145,7 +145,7 @@ export class ClusterCopy {
       pageBytes,
       ...(last === true ? { last } : {}),
       entries,
-      rawBytes: entries.reduce((sum, entry) => sum + readBytesOf(entry, pageBytes) + 1024, 0),
+      rawBytes: entries.reduce((sum, entry) => sum + this.#readBytesOf(entry) + 1024, 0),
       manifestChecksums,
       pages,
       level: this.#context.settings.compressionLevel,
@@ -203,6 +203,20 @@ export class ClusterCopy {
       : Buffer.concat([Buffer.from(earlier.map(formatLine).join('')), part.lines]);
   }
 
+  /** How much of a file will be read, as far as that can be told. */
+  #readBytesOf(entry: ClusterEntry | MadeFile): number {
+    if (entry.type !== 'file') return entry.type === 'made' ? entry.content.length : 0;
+    const { sizeBytes, known } = entry;
+    if (known === undefined) return sizeBytes;
+    const { changes, line } = known;
+    const { pageBytes, increment } = this.#plan;
+    const stale = line.extents.filter(([, part]) => increment?.rules.staleParts.has(part));
+    const staleBytes = stale.reduce((sum, [lengthBytes]) => sum + lengthBytes, 0);
+    if (changes === 'times') return staleBytes;
+    if (changes === 'content') return Math.max(staleBytes, sizeBytes / comparedShare);
+    return Math.max(0, sizeBytes - line.sizeBytes) + Math.max(staleBytes, changes.length * pageBytes);
+  }
+
   #report(): void {
     const { expectedBytes } = this.#plan;
     this.#context.report?.({
@@ -212,16 +226,6 @@ export class ClusterCopy {
       files: this.statistics.files,
     });
   }
-}
-
-/** How much of a file will be read, as far as that can be told. */
-function readBytesOf(entry: ClusterEntry | MadeFile, pageBytes: number): number {
-  if (entry.type !== 'file') return entry.type === 'made' ? entry.content.length : 0;
-  const changes = entry.known?.changes;
-  if (changes === undefined) return entry.sizeBytes;
-  if (changes === 'times') return 0;
-  if (changes === 'content') return entry.sizeBytes / comparedShare;
-  return Math.max(0, entry.sizeBytes - (entry.known?.line.sizeBytes ?? 0)) + changes.length * pageBytes;
 }
 
 /** Comparing is cheaper than storing, and little of it will be: parts are not to become too small. */
