@@ -35,8 +35,6 @@ export interface BackupManifest {
   readonly pageBytes: number;
   /** Does the cluster have page checksums? */
   readonly checksums: boolean;
-  /** `wal_log_hints`: does each change of a page that needs no WAL still give it an LSN? As page checksums do. */
-  readonly walLogHints?: boolean | undefined;
   readonly badPages: BadPages;
   readonly source: { readonly host: string; readonly dataDirectory: string; readonly standby: boolean };
   readonly tablespaces: readonly ({ readonly oid: string } & (
@@ -110,7 +108,6 @@ function isManifest(value: object): value is BackupManifest {
     typeof m.id === 'string' &&
     parseBackupId(m.id)?.type === m.type &&
     (m.parent === undefined || (typeof m.parent === 'string' && parseBackupId(m.parent) !== undefined)) &&
-    (m.walLogHints === undefined || typeof m.walLogHints === 'boolean') &&
     [m.startLsn, m.stopLsn, m.consistentLsn].every((lsn) => typeof lsn === 'bigint') &&
     [m.startedAt, m.finishedAt].every((time) => typeof time === 'string' && !Number.isNaN(Date.parse(time))) &&
     isCount(m.timeline) &&

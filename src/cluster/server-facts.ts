@@ -17,8 +17,6 @@ export interface ServerFacts {
   readonly pageSizeBytes: number;
   readonly catalogVersion: number;
   readonly checksums: boolean;
-  /** `wal_log_hints` */
-  readonly walLogHints: boolean;
   readonly archiveMode: 'on' | 'off' | 'always';
   readonly archiveCommand: string;
   readonly archiveLibrary: string;
@@ -41,7 +39,6 @@ interface Row {
   readonly page_size: number;
   readonly catalog_version: number;
   readonly checksums: boolean;
-  readonly wal_log_hints: boolean;
   readonly archive_mode: ServerFacts['archiveMode'];
   readonly archive_command: string;
   readonly archive_library: string;
@@ -63,7 +60,6 @@ const question = `
          init.database_block_size as page_size,
          system.catalog_version_no as catalog_version,
          init.data_page_checksum_version > 0 as checksums,
-         current_setting('wal_log_hints') = 'on' as wal_log_hints,
          current_setting('archive_mode') as archive_mode,
          current_setting('archive_command') as archive_command,
          coalesce(current_setting('archive_library', true), '') as archive_library,
@@ -96,7 +92,6 @@ export async function readFacts(session: Session): Promise<ServerFacts> {
     pageSizeBytes: row.page_size,
     catalogVersion: row.catalog_version,
     checksums: row.checksums,
-    walLogHints: row.wal_log_hints,
     archiveMode: row.archive_mode,
     archiveCommand: row.archive_command,
     archiveLibrary: row.archive_library,

@@ -193,7 +193,6 @@ async function copyAndStore(push: Push, { id, survey: { expectedBytes, configFil
       walSegmentBytes: facts.segmentSizeBytes,
       pageBytes: facts.pageSizeBytes,
       checksums: facts.checksums,
-      walLogHints: facts.walLogHints,
       badPages: copy.badPages,
       source: { host, dataDirectory, standby: facts.inRecovery },
       tablespaces: tablespacesOf(tablespaceMap, copy).map(({ oid, location }) => ({ oid, ...formatPath(location) })),
