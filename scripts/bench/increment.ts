@@ -41,7 +41,6 @@ async function chainBySummaries(rows: Row[], { bytes, days }: IncrementBenchOpti
       await changePages(scene.server);
       const row = push(scene, config, `increment ${day}, summaries`, '--incremental');
       if (day === 1 || day === days) rows.push(row);
-      else process.stderr.write(`day ${day}: ${row.storedBytes} bytes stored, ${row.readBytes} read\n`);
     }
     const last = newest(config);
     rows.push(fetch(scene, config, `restore of increment ${days}`, last));
@@ -105,27 +104,34 @@ async function changePages(server: PostgresServer): Promise<void> {
 }
 
 function push({ folder, server }: Scene, config: string, name: string, ...words: string[]): Row {
-  const told = join(folder, 'told.json');
-  const line = `exec "$0" "$@" > '${told}'`;
+  const output = join(folder, 'told.json');
+  const line = `exec "$0" "$@" > '${output}'`;
   const command = ['sh', '-c', line, launcher('basebackup-push'), server.dataDirectory, '--json', ...words];
   const env = { WALT_CONFIG: config, WALT_WORKERS: '2', PGUSER: 'postgres', PGHOST: server.folder };
   const figures = runOnce({ name, command, env, before: () => void call('sync', []) });
-  const { manifest, readBytes } = JSON.parse(readFileSync(told, 'utf8'));
+  const { manifest, readBytes } = JSON.parse(readFileSync(output, 'utf8'));
   const listBytes = Number(manifest.files.objectBytes);
-  return { name, ...figures, storedBytes: manifest.statistics.storedBytes + listBytes, readBytes };
+  return told({ name, ...figures, storedBytes: manifest.statistics.storedBytes + listBytes, readBytes });
 }
 
 function fetch({ folder }: Scene, config: string, name: string, id: string, ...words: string[]): Row {
-  const [target, told] = [join(folder, 'restored'), join(folder, 'told.json')];
-  const line = `exec "$0" "$@" > '${told}'`;
+  const [target, output] = [join(folder, 'restored'), join(folder, 'told.json')];
+  const line = `exec "$0" "$@" > '${output}'`;
   const command = ['sh', '-c', line, launcher('basebackup-fetch'), target, id, '--json', ...words];
   const before = () => {
     if (!words.includes('--delta')) rmSync(target, { recursive: true, force: true });
     call('sync', []);
   };
   const figures = runOnce({ name, command, env: { WALT_CONFIG: config, WALT_WORKERS: '2' }, before });
-  const { fetchedBytes } = JSON.parse(readFileSync(told, 'utf8'));
-  return { name, ...figures, readBytes: fetchedBytes };
+  const { fetchedBytes } = JSON.parse(readFileSync(output, 'utf8'));
+  return told({ name, ...figures, readBytes: fetchedBytes });
+}
+
+/** Told at once: a chain takes long. */
+function told(row: Row): Row {
+  const { name, wallMs, storedBytes = 0, readBytes = 0 } = row;
+  process.stderr.write(`${name}: ${wallMs.toFixed(0)} ms, ${storedBytes} bytes stored, ${readBytes} read\n`);
+  return row;
 }
 
 function newest(config: string): string {

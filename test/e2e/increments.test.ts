@@ -68,7 +68,8 @@ const days: readonly (readonly string[])[] = [
 ];
 
 describe.each([
-  { major: 15, checksums: false, settings: {}, by: 'pages, without checksums' },
+  // hint bits alone are no change where nothing logs them: with this, all bytes can be compared
+  { major: 15, checksums: false, settings: { wal_log_hints: 'on' }, by: 'pages, without checksums' },
   { major: 15, checksums: true, settings: {}, by: 'pages, with checksums' },
   { major: 17, checksums: true, settings: { summarize_wal: 'on' }, by: 'WAL summaries' },
   { major: 18, checksums: true, settings: { summarize_wal: 'on' }, by: 'WAL summaries' },
@@ -126,8 +127,6 @@ describe.each([
           expect(ended, ended.stderr).toMatchObject({ code: 0 });
           taken.delete(id);
         }
-        const verified = await repository.run('wal-t', ['verify', '--deep'], { env });
-        expect(verified, verified.stdout).toMatchObject({ code: 0 });
         for (const [id, files] of taken) {
           const copy = server.elsewhere();
           const mapped = `${tablespace}=${join(copy.folder, 'elsewhere')}`;
@@ -137,6 +136,8 @@ describe.each([
           expect(differences(files, await hashFiles(copy.dataDirectory, major)), id).toEqual([]);
           await copy.remove();
         }
+        const verified = await repository.run('wal-t', ['verify', '--deep'], { env });
+        expect(verified, verified.stdout).toMatchObject({ code: 0 });
       } finally {
         await server.remove();
         removeFolder(folder);
