@@ -137,7 +137,7 @@ function told(row: Row): Row {
 
 function newest(config: string): string {
   const list = JSON.parse(call(launcher('backup-list'), ['--json'], { WALT_CONFIG: config }));
-  return list.at(-1).name;
+  return list.at(-1).backup_name;
 }
 
 /** Overwrites 1 % of the pages of the relations' files at random. */
