@@ -12,12 +12,13 @@ import type { Archive } from './archive.ts';
 import type { PartLine } from './files-line.ts';
 import { objectKey, partName } from './keys.ts';
 import { aboutStream } from './part.ts';
+import type { WantedRange } from './range-walk.ts';
 
 /** What is needed of one part. */
 export interface WantedPart {
   readonly part: PartLine;
   /** In the raw part, ascending by their offsets. They may overlap, and must lie in it. */
-  readonly ranges: Iterable<{ readonly offset: number; readonly lengthBytes: number }>;
+  readonly ranges: readonly WantedRange[];
 }
 
 /** One frame of a part. */

@@ -23,9 +23,13 @@ export interface BackupRow {
   readonly finished_at?: string;
   readonly start_lsn?: string;
   readonly stop_lsn?: string;
-  /** Lengths of all files as they are restored, and of all that was stored for them. */
+  /** Lengths of all files as they are restored, and of all that it stored itself. */
   readonly raw_bytes?: number;
   readonly stored_bytes?: number;
+  /** Of an increment: the backup that it was compared with. */
+  readonly parent?: string;
+  /** Length of all parts that it needs, those of other backups included. */
+  readonly used_bytes?: number;
   /** Other backups whose parts it needs. */
   readonly uses?: readonly string[];
   readonly postgres_version?: string;
@@ -143,7 +147,8 @@ function rowOf(
     started_at: startedAt.toISOString(),
   };
   if (manifest === undefined) return problem === undefined ? known : { ...known, problem };
-  const { startLsn, stopLsn, walSegmentBytes, finishedAt, statistics, uses, postgres, badPages, source } = manifest;
+  const { startLsn, stopLsn, walSegmentBytes, finishedAt, statistics, uses, parent, postgres, badPages, source } =
+    manifest;
   return {
     ...known,
     modified: finishedAt,
@@ -154,6 +159,8 @@ function rowOf(
     stop_lsn: formatLsn(stopLsn),
     raw_bytes: statistics.rawBytes,
     stored_bytes: statistics.storedBytes,
+    used_bytes: statistics.usedBytes ?? statistics.storedBytes,
+    ...(parent === undefined ? {} : { parent }),
     uses: Object.keys(uses).filter((other) => other !== id),
     postgres_version: postgres.version,
     checksum_failures: badPages.count,

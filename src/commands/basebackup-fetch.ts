@@ -27,6 +27,7 @@ import type { WindowRestore } from './basebackup-fetch/restore-window.ts';
 import { type RestoreTask, tasksOf } from './basebackup-fetch/tasks.ts';
 import type { Context } from './context.ts';
 import { type Crew, Pool } from './crew.ts';
+import { pageRules } from './page-rules.ts';
 
 export interface BasebackupFetchArguments {
   readonly dir: string;
@@ -220,10 +221,6 @@ async function runTask(restore: Restore, crew: Crew, task: RestoreTask): Promise
     restore.syncing.give(turn);
   }
   if (task.kind === 'window' || task.part.last !== true) await target.noteFinished(name);
-}
-
-function pageRules({ checksums, startLsn, pageBytes, badPages }: BackupManifest): WindowRestore['pages'] {
-  return checksums ? { startLsn, pageBytes, segmentPages: 2 ** 30 / pageBytes, badPages } : undefined;
 }
 
 function report({ manifest, doneBytes, report }: Restore): void {

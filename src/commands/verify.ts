@@ -10,7 +10,7 @@ import { kindPrefix } from '../archive/keys.ts';
 import type { BadPage } from '../archive/manifest.ts';
 import { chooseNamed, openArchive, readCatalogue } from './backups.ts';
 import type { Context } from './context.ts';
-import { judgeBackup } from './verify/backup.ts';
+import { judgeBackup, type ReadParts } from './verify/backup.ts';
 import { type KeyFindings, lookAtKeys } from './verify/keys.ts';
 import { recordVerification } from './verify/record.ts';
 import { hashWal, type WalFindings } from './verify/wal.ts';
@@ -56,12 +56,13 @@ export async function verify(context: Context, { name, deep }: VerifyArguments):
   const crew = deep ? context.crew(context.settings.workers ?? Math.min(16, availableParallelism())) : undefined;
   try {
     const verdicts: Verdict[] = [];
+    const read: ReadParts = new Map();
     // one that was confirmed and has no manifest has lost it, unless a deletion took it; and whoever names one wants a verdict
     const ended = chosen.filter(({ hasManifest, isClosed, state }) => {
       return name !== undefined || ((hasManifest || (isClosed && !isDeleting)) && state !== 'running');
     });
     for (const backup of ended) {
-      verdicts.push(await judgeBackup(context, archive, backup, crew));
+      verdicts.push(await judgeBackup(context, archive, backup, { crew, read }));
     }
     const result: VerifyResult = {
       systemIdentifier: archive.systemIdentifier,

@@ -39,7 +39,8 @@ const columns = [
   'until',
   'raw',
   'stored',
-  'uses',
+  'used',
+  'parent',
   'version',
   'notes',
 ];
@@ -50,7 +51,7 @@ function describeBackupList({ systemIdentifier, backups }: BackupList): string {
 }
 
 function rowOf(row: BackupRow): string[] {
-  const { raw_bytes: raw, stored_bytes: stored, uses } = row;
+  const { raw_bytes: raw, stored_bytes: stored, used_bytes: used } = row;
   return [
     row.backup_name,
     row.modified.replace(/\.\d+Z$/, 'Z'),
@@ -63,7 +64,8 @@ function rowOf(row: BackupRow): string[] {
     untilOf(row),
     raw === undefined ? '-' : formatBytes(raw),
     stored === undefined ? '-' : formatBytes(stored),
-    uses === undefined ? '-' : String(uses.length),
+    used === undefined ? '-' : formatBytes(used),
+    row.parent ?? '-',
     row.postgres_version ?? '-',
     notesOf(row).join('; ') || '-',
   ];

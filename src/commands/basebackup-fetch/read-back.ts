@@ -1,24 +1,11 @@
 /** Reads a file that was put together out of pieces, and proves what can be proved of it: its checksum, or else that each page is the one of its place. */
 import { piecesOf } from '../../archive/extents.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
-import type { BadPages } from '../../archive/manifest.ts';
-import { type BytePath, parsePath, showPath } from '../../byte-path.ts';
+import { type BytePath, showPath } from '../../byte-path.ts';
 import { readRestored } from '../../cluster/restored-file.ts';
 import { CorruptError } from '../../errors.ts';
 import { type ManifestChecksums, makeChecksum } from '../../postgres/file-checksum.ts';
-import type { Lsn } from '../../postgres/lsn.ts';
-import { findBadPages } from '../../postgres/page.ts';
-import { parseRelationFile } from '../../postgres/relation-file.ts';
-
-/** How pages are judged. */
-export interface PageRules {
-  readonly startLsn: Lsn;
-  readonly pageBytes: number;
-  /** Pages in one segment file of a relation. */
-  readonly segmentPages: number;
-  /** Those that were wrong already when they were copied. */
-  readonly badPages: BadPages;
-}
+import { type PageJudge, type PageRules, pageJudge, unnamedBadPages } from '../page-rules.ts';
 
 export interface ReadBackOptions {
   readonly target: BytePath;
@@ -36,11 +23,12 @@ export interface ReadBackOptions {
 export function readBack(file: FileLine, options: ReadBackOptions): string | undefined {
   const { target, memory, manifestChecksums } = options;
   const checksum = makeChecksum(manifestChecksums);
-  const judge = pageJudge(file, options);
+  const judge = judgeOf(file, options.pages);
   let offset = 0;
   for (const chunk of readRestored(target, memory)) {
     checksum.update(chunk);
-    judge(chunk, offset);
+    const [block] = judge?.(chunk, offset) ?? []; // a chunk begins at a multiple of 1 MiB, and so with a page
+    if (block !== undefined) throw wrongPage(file, block, options);
     offset += chunk.length;
   }
   const found = checksum.end();
@@ -50,28 +38,14 @@ export function readBack(file: FileLine, options: ReadBackOptions): string | und
   return found;
 }
 
-/** Chunks begin at multiples of 1 MiB, and so with a page. */
-function pageJudge(file: FileLine, { pages, parts }: ReadBackOptions): (chunk: Uint8Array, offset: number) => void {
-  const relation = parseRelationFile(file.path);
-  if (relation === undefined || pages === undefined || file.checksum !== undefined) return () => undefined;
-  const { startLsn, pageBytes, segmentPages, badPages } = pages;
-  // of more than are named nobody knows which they are
-  if (badPages.count > badPages.pages.length) return () => undefined;
-  const known = new Set(badPages.pages.filter((one) => parsePath(one) === file.path).map(({ block }) => block));
-  const segmentStart = relation.segment * segmentPages;
-  return (chunk, offset) => {
-    const firstBlock = segmentStart + offset / pageBytes;
-    for (const index of findBadPages(chunk, { firstBlock, startLsn, pageSizeBytes: pageBytes })) {
-      if (!known.has(firstBlock + index))
-        throw wrongPage(file, { block: firstBlock + index, at: offset + index * pageBytes, parts });
-    }
-  };
+/** A checksum of all of it says more. Where bad pages were so many that not all are named, any may be one of them. */
+function judgeOf({ path, checksum }: FileLine, pages: PageRules | undefined): PageJudge | undefined {
+  const isToJudge = checksum === undefined && pages !== undefined && unnamedBadPages(pages) === 0;
+  return isToJudge ? pageJudge(path, pages) : undefined;
 }
 
-function wrongPage(
-  { path, extents }: FileLine,
-  { block, at, parts }: { readonly block: number; readonly at: number; readonly parts: readonly PartLine[] },
-): CorruptError {
+function wrongPage({ path, extents }: FileLine, block: number, { parts, pages }: ReadBackOptions): CorruptError {
+  const at = pages === undefined ? 0 : (block % pages.segmentPages) * pages.pageBytes;
   let start = 0;
   let index = -1;
   for (const { lengthBytes, part } of piecesOf(extents)) {

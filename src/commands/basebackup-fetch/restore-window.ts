@@ -6,13 +6,15 @@
 import type { Archive } from '../../archive/archive.ts';
 import { piecesOf } from '../../archive/extents.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
-import { readFrames } from '../../archive/part-ranges.ts';
+import { readFrames, type WantedPart } from '../../archive/part-ranges.ts';
+import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
 import { hasLength, isRestored, removeFile } from '../../cluster/restored-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
+import type { PageRules } from '../page-rules.ts';
 import { attributesOf, type Batch, type RestoredBatch, type TaskOptions, targetIn } from './batch.ts';
-import { type PageRules, readBack } from './read-back.ts';
+import { readBack } from './read-back.ts';
 
 export interface WindowRestore extends Batch {
   /** Every part that an extent of these files names. */
@@ -90,8 +92,9 @@ async function restoreMissing(
     for await (const { part, offset, content } of readFrames(archive, wanted.values(), { signal, onFetched })) {
       signal.throwIfAborted();
       let used = 0;
-      for (const { file, at, from, to } of wanted.get(part.index)?.takeWithin(offset, content.length) ?? []) {
-        await files.write(targetIn(batch, file), content.subarray(from - offset, to - offset), at);
+      for (const { range, from, to } of wanted.get(part.index)?.walk.within(offset, content.length) ?? []) {
+        const position = range.at + from - range.offset;
+        await files.write(targetIn(batch, range.file), content.subarray(from - offset, to - offset), position);
         used += to - from;
       }
       progress(used, content.length);
@@ -114,55 +117,26 @@ function zerosOf({ extents }: FileLine): number {
 }
 
 /** Bytes of a part that belong into a file, at an offset of it. */
-interface WantedRange {
+interface FilePiece extends WantedRange {
   readonly file: FileLine;
   readonly at: number;
-  readonly offset: number;
-  readonly lengthBytes: number;
 }
 
-/** What is wanted of one part, in the order of the part. */
-class Wanted {
-  readonly part: PartLine;
-  readonly ranges: WantedRange[] = [];
-  /** Ranges before it end before what comes. */
-  #next = 0;
-
-  constructor(part: PartLine) {
-    this.part = part;
-  }
-
-  /** What lies in these bytes of the part; they must come in order. */
-  *takeWithin(offset: number, lengthBytes: number) {
-    const end = offset + lengthBytes;
-    while (isOver(this.ranges[this.#next], offset)) this.#next += 1;
-    for (let index = this.#next; ; index += 1) {
-      const range = this.ranges[index];
-      if (range === undefined || range.offset >= end) return;
-      const from = Math.max(offset, range.offset);
-      const to = Math.min(end, range.offset + range.lengthBytes);
-      if (from < to) yield { file: range.file, at: range.at + from - range.offset, from, to };
-    }
-  }
-}
-
-function isOver(range: WantedRange | undefined, offset: number): boolean {
-  return range !== undefined && range.offset + range.lengthBytes <= offset;
-}
-
-/** By the parts' indexes. */
-function wantedIn({ parts }: WindowRestore, files: readonly FileLine[]): Map<number, Wanted> {
-  const wanted = new Map(parts.map((part) => [part.index, new Wanted(part)]));
+/** What is wanted of each part, in the order of the part, by the parts' indexes. */
+function wantedIn({ parts }: WindowRestore, files: readonly FileLine[]) {
+  const pieces = new Map<number, FilePiece[]>(parts.map((part) => [part.index, []]));
   for (const file of files) {
     let at = 0;
     for (const { part, offset, lengthBytes } of piecesOf(file.extents)) {
-      if (part !== -1) wanted.get(part)?.ranges.push({ file, at, offset, lengthBytes });
+      if (part !== -1) pieces.get(part)?.push({ file, at, offset, lengthBytes });
       at += lengthBytes;
     }
   }
-  for (const [index, { ranges }] of wanted) {
-    if (ranges.length === 0) wanted.delete(index);
+  const wanted = new Map<number, WantedPart & { readonly walk: RangeWalk<FilePiece> }>();
+  for (const part of parts) {
+    const ranges = pieces.get(part.index) ?? [];
     ranges.sort((a, b) => a.offset - b.offset); // they are, unless somebody has made the list by hand
+    if (ranges.length > 0) wanted.set(part.index, { part, ranges, walk: new RangeWalk(ranges) });
   }
   return wanted;
 }

@@ -1,6 +1,6 @@
 /** The verdict over one backup. What cannot be read for want of the storage is no verdict, and ends the command. */
 import type { Archive } from '../../archive/archive.ts';
-import type { FileLine, PartLine } from '../../archive/files-line.ts';
+import type { PartLine } from '../../archive/files-line.ts';
 import { parseLines } from '../../archive/files-list.ts';
 import { clusterLines } from '../../archive/files-order.ts';
 import { historyKey, kindPrefix, partNumberOf } from '../../archive/keys.ts';
@@ -15,17 +15,27 @@ import { formatHistoryName, parseWalFileName } from '../../postgres/wal-file-nam
 import type { ListedBackup } from '../backups.ts';
 import type { Context } from '../context.ts';
 import type { Crew } from '../crew.ts';
+import { pageRules, unnamedBadPages } from '../page-rules.ts';
 import type { Verdict } from '../verify.ts';
+import { nameOfPart, PartReading, type PartWork } from './part-reading.ts';
 import type { VerifiedPart, VerifyBatch } from './verify-part.ts';
 
-/** With a crew every part is read, and every segment that the backup needs. */
+/** What was found in each part that was read in this run, by `<backup>/<number>`: it is read once, however many backups use it. */
+export type ReadParts = Map<string, Promise<Partial<VerifiedPart> & { readonly reason?: string }>>;
+
+export interface JudgeOptions {
+  /** With a crew every part is read, and every segment that the backup needs. */
+  readonly crew: Crew | undefined;
+  readonly read: ReadParts;
+}
+
 export async function judgeBackup(
   context: Context,
   archive: Archive,
   { id, state, hasManifest, isClosed }: ListedBackup,
-  crew: Crew | undefined,
+  options: JudgeOptions,
 ): Promise<Verdict> {
-  const judging = new Judging(context, archive, crew);
+  const judging = new Judging(context, archive, options);
   if (!hasManifest && !isClosed) {
     const reason = state === 'running' ? 'it is still being taken' : 'it was given up before it was whole';
     return { id, isRestorable: false, reasons: [reason], badPages: { count: 0, pages: [] } };
@@ -50,11 +60,13 @@ class Judging {
   readonly #context: Context;
   readonly #archive: Archive;
   readonly #crew: Crew | undefined;
+  readonly #read: ReadParts;
 
-  constructor(context: Context, archive: Archive, crew: Crew | undefined) {
+  constructor(context: Context, archive: Archive, { crew, read }: JudgeOptions) {
     this.#context = context;
     this.#archive = archive;
     this.#crew = crew;
+    this.#read = read;
   }
 
   /** What is wrong with the archive is a reason; what keeps from reading it is not. */
@@ -62,9 +74,7 @@ class Judging {
     try {
       return await work();
     } catch (error) {
-      // that no identity of this host opens a part is a reason as well: here it cannot be restored
-      if (!(error instanceof CorruptError || error instanceof ObjectNotFound)) throw error;
-      this.#because([error.message, error.detail].filter(Boolean).join(': '));
+      this.#because(reasonOf(error));
       return undefined;
     }
   }
@@ -74,23 +84,17 @@ class Judging {
     else if (this.reasons.length === reasonsTold) this.reasons.push('and more');
   }
 
-  /** The list of files is whole and agrees with the manifest; each part it names is stored in its length, and, if deep, in its bytes. */
+  /**
+   * The list of files is whole and agrees with the manifest; each part it names is stored in its length, and, if deep, in its bytes. What the
+   * backup has stored itself is looked at file by file and page by page; what it took over was, when the backup was judged that had stored it.
+   */
   async parts(manifest: BackupManifest): Promise<void> {
     const { signal } = this.#context;
     const stored = await this.#storedParts(manifest);
-    const used = new Set([...usedParts(manifest)].map(({ backup, number }) => `${backup}/${number}`));
+    const used = new Set([...usedParts(manifest)].map(nameOfPart));
     const tablespaces = new Set(manifest.tablespaces.map(({ oid }) => oid));
-    const running: Promise<void>[] = [];
+    const reading = new PartReading((work) => this.#deep(manifest, work), (this.#crew?.size ?? 1) * 2);
     const count = { parts: 0, files: 0, folders: 0, tablespaces: 0 };
-    let current: { part: PartLine; files: FileLine[] } | undefined;
-    const dispatch = async () => {
-      if (current === undefined) return;
-      const ended = this.#deep(manifest, current);
-      ended.catch(() => undefined); // awaited in its turn; until then a failure must not count as unhandled
-      running.push(ended);
-      current = undefined;
-      if (running.length >= (this.#crew?.size ?? 1) * 2) await running.shift();
-    };
     try {
       const list = readStream(this.#archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
       for await (const line of clusterLines(parseLines(list))) {
@@ -98,16 +102,17 @@ class Judging {
         if (line.type === 'tablespace' && !tablespaces.has(nameOf(line.path))) {
           this.#because(`its manifest does not name the tablespace "${showPath(line.path)}"`);
         }
-        if (line.type === 'file') current?.files.push(line);
+        if (line.type === 'file') reading.addFile(line);
         if (line.type !== 'part') continue;
-        await dispatch();
-        const name = `${line.backup}/${line.number}`;
+        const name = nameOfPart(line);
         if (!used.has(name)) this.#because(`part ${name} is used, but the manifest does not say so`);
-        if (this.#isThere(line, stored.get(name))) current = { part: line, files: [] };
+        if (!this.#isThere(line, stored.get(name))) continue;
+        if (line.backup === manifest.id) await reading.addOwn(line);
+        else await reading.addOther(line);
       }
-      await dispatch();
+      await reading.dispatch();
     } finally {
-      await Promise.all(running);
+      await reading.end();
     }
     const agrees = Object.entries(count).every(
       ([name, number]) => manifest.statistics[name as keyof typeof count] === number,
@@ -136,26 +141,40 @@ class Judging {
     return false;
   }
 
-  async #deep(manifest: BackupManifest, { part, files }: { part: PartLine; files: FileLine[] }): Promise<void> {
-    const { systemIdentifier, keys } = this.#archive;
-    const { checksums, startLsn, pageBytes, manifestChecksums } = manifest;
-    if (this.#crew === undefined) return;
-    const batch: VerifyBatch = {
-      part,
-      files,
-      manifestChecksums,
-      pages: checksums ? { startLsn, pageBytes, segmentPages: 2 ** 30 / pageBytes } : undefined,
-    };
+  async #deep(manifest: BackupManifest, { part, pieces }: PartWork): Promise<void> {
     const crew = this.#crew;
-    await this.attempt(async () => {
-      const found = await crew.run<VerifiedPart>({ kind: 'verify-part', systemIdentifier, keys, batch });
-      const [first] = found.badPagesNamed;
-      if (first === undefined || found.badPages <= manifest.badPages.count) return; // they were told when the backup was taken
-      const name = 'path' in first ? first.path : `\\x${first.pathHex}`;
-      this.#because(
-        `${found.badPages} pages in part ${part.number} have a wrong checksum, such as block ${first.block} of "${name}"`,
-      );
-    });
+    if (crew === undefined) return;
+    const name = nameOfPart(part);
+    const known = pieces === undefined ? this.#read.get(name) : undefined;
+    const read = known ?? this.#readPart(crew, manifest, { part, pieces: pieces ?? [] });
+    if (known === undefined) this.#read.set(name, read);
+    const { badPages = 0, badPagesNamed = [], reason } = await read;
+    if (reason !== undefined) {
+      this.#because(pieces === undefined ? `part ${part.number} of backup ${part.backup}: ${reason}` : reason);
+    }
+    const [first] = badPagesNamed;
+    // of others it was told when they were judged; and those that are only counted were told when the backup was taken
+    if (pieces === undefined || first === undefined || badPages <= unnamedBadPages(manifest)) return;
+    const path = 'path' in first ? first.path : `\\x${first.pathHex}`;
+    this.#because(
+      `${badPages} pages in part ${part.number} have a wrong checksum, such as block ${first.block} of "${path}"`,
+    );
+  }
+
+  /** Never throws but what ends the command. */
+  async #readPart(
+    crew: Crew,
+    manifest: BackupManifest,
+    work: Required<PartWork>,
+  ): Promise<Partial<VerifiedPart> & { readonly reason?: string }> {
+    const { systemIdentifier, keys } = this.#archive;
+    const { manifestChecksums } = manifest;
+    const batch: VerifyBatch = { ...work, manifestChecksums, pages: pageRules(manifest) };
+    try {
+      return await crew.run<VerifiedPart>({ kind: 'verify-part', systemIdentifier, keys, batch });
+    } catch (error) {
+      return { reason: reasonOf(error) };
+    }
   }
 
   /** From its start to where its files agree: no less is needed to start from it. */
@@ -184,6 +203,13 @@ class Judging {
     for await (const found of this.#archive.storage.list(key, this.#context)) return found.key === key;
     return false;
   }
+}
+
+/** @throws the error when it says nothing about the archive. */
+function reasonOf(error: unknown): string {
+  // that no identity of this host opens a part is a reason as well: here it cannot be restored
+  if (!(error instanceof CorruptError || error instanceof ObjectNotFound)) throw error;
+  return [error.message, error.detail].filter(Boolean).join(': ');
 }
 
 function nameOf(path: BytePath): string {

@@ -2,7 +2,11 @@
 import type { Archive } from '../../archive/archive.ts';
 import { parseBackupId } from '../../archive/backup-id.ts';
 import { clusterKey, objectKey, partNumberOf, walObjectName } from '../../archive/keys.ts';
+import { readLease } from '../../archive/lease.ts';
+import { readManifest } from '../../archive/manifest.ts';
+import type { PartUses } from '../../archive/part-uses.ts';
 import { parseVerificationName } from '../../archive/verifications.ts';
+import { CorruptError, ObjectNotFound } from '../../errors.ts';
 import { parseWalFileName } from '../../postgres/wal-file-name.ts';
 import type { ListedBackup } from '../backups.ts';
 import type { Context } from '../context.ts';
@@ -34,16 +38,47 @@ export async function lookAtKeys(
   );
   const unreferenced = { count: 0, bytes: 0, named: [] as string[] };
   const unknown = { count: 0, bytes: 0, named: [] as string[] };
+  let isUsed: ((part: UsedPart) => boolean) | undefined;
   for await (const { key, sizeBytes } of storage.list(objectKey(systemIdentifier, ''), context)) {
     const kind = kindOf(key, systemIdentifier);
-    const group =
-      kind === undefined ? unknown : kind.backup !== undefined && !alive.has(kind.backup) ? unreferenced : undefined;
-    if (group === undefined) continue;
+    if (kind !== undefined && (kind.backup === undefined || alive.has(kind.backup))) continue;
+    const number = kind === undefined ? undefined : partNumberOf(key);
+    if (kind?.backup !== undefined && number !== undefined) {
+      isUsed ??= await readUses(context, archive, catalogue); // a part outlives its backup as long as an increment needs it
+      if (isUsed({ backup: kind.backup, number })) continue;
+    }
+    const group = kind === undefined ? unknown : unreferenced;
     group.count += 1;
     group.bytes += sizeBytes;
     if (group.named.length < namedAtMost) group.named.push(key);
   }
   return { unreferenced, unknown };
+}
+
+interface UsedPart {
+  readonly backup: string;
+  readonly number: number;
+}
+
+/** Which parts somebody may need. Of a manifest that cannot be read nobody knows: then it may be any. */
+async function readUses(
+  context: Context,
+  archive: Archive,
+  catalogue: readonly ListedBackup[],
+): Promise<(part: UsedPart) => boolean> {
+  const all: PartUses[] = [];
+  for (const { id, hasManifest, state, lastRecord } of catalogue) {
+    try {
+      if (hasManifest) all.push((await readManifest(archive, id, context)).uses);
+      else if (state === 'running') all.push((await readLease(archive, id, { ...context, record: lastRecord })).uses);
+    } catch (error) {
+      if (error instanceof ObjectNotFound) continue; // deleted, or ended, since it was listed
+      if (!(error instanceof CorruptError)) throw error;
+      return () => true;
+    }
+  }
+  return ({ backup, number }) =>
+    all.some((uses) => uses[backup]?.some(([first, last]) => first <= number && number <= last) === true);
 }
 
 /** Reserved for what later versions store. */

@@ -1,86 +1,111 @@
 /** A worker's task: reads one part and proves that every byte, every file and every page in it is what was backed up. */
 import type { Archive } from '../../archive/archive.ts';
-import type { FileLine, PartLine } from '../../archive/files-line.ts';
+import type { PartLine } from '../../archive/files-line.ts';
 import type { BadPage } from '../../archive/manifest.ts';
-import { formatPath } from '../../byte-path.ts';
+import { readStream } from '../../archive/part.ts';
+import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
+import { type BytePath, formatPath, showPath } from '../../byte-path.ts';
+import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
-import type { ManifestChecksums } from '../../postgres/file-checksum.ts';
-import type { Lsn } from '../../postgres/lsn.ts';
-import { findBadPages } from '../../postgres/page.ts';
-import { parseRelationFile } from '../../postgres/relation-file.ts';
-import { type FileSink, readPartFiles } from '../part-files.ts';
+import { type FileChecksum, type ManifestChecksums, makeChecksum } from '../../postgres/file-checksum.ts';
+import type { TaskOptions } from '../basebackup-fetch/batch.ts';
+import { type PageJudge, type PageRules, pageJudge } from '../page-rules.ts';
+
+/** Bytes of a file that the part holds. */
+export interface StoredPiece extends WantedRange {
+  readonly path: BytePath;
+  /** Where they stand in the file. */
+  readonly at: number;
+  /** Of the whole file, when this is it. */
+  readonly checksum?: string | undefined;
+}
 
 /** Can be sent to another thread. */
 export interface VerifyBatch {
   readonly part: PartLine;
-  readonly files: readonly FileLine[];
+  /** In any order; none where only the bytes are to be proved. */
+  readonly pieces: readonly StoredPiece[];
   readonly manifestChecksums: ManifestChecksums;
   /** Undefined where the cluster has no page checksums. */
-  readonly pages: { readonly startLsn: Lsn; readonly pageBytes: number; readonly segmentPages: number } | undefined;
+  readonly pages: PageRules | undefined;
 }
 
-/** Pages whose checksum is wrong though they are stored as they were copied: all are counted, the first named. */
+/** Pages whose checksum is wrong though they are stored as they were copied, and that nobody knows of: all are counted, the first named. */
 export interface VerifiedPart {
   readonly badPages: number;
   readonly badPagesNamed: readonly BadPage[];
 }
 
 /** @throws CorruptError when anything is not what the backup committed to. */
-export async function verifyPart(
-  archive: Archive,
-  { part, files, manifestChecksums, pages }: VerifyBatch,
-  options: { readonly signal: AbortSignal; readonly progress: (bytes: number) => void },
-): Promise<VerifiedPart> {
+export async function verifyPart(archive: Archive, batch: VerifyBatch, options: TaskOptions): Promise<VerifiedPart> {
+  const { part } = batch;
   const found = { badPages: 0, badPagesNamed: [] as BadPage[] };
-  const open = (file: FileLine): FileSink => {
-    const relation = parseRelationFile(file.path);
-    if (pages === undefined || relation === undefined) return ignoring;
-    const onBadPage = (block: number) => {
-      found.badPages += 1;
-      if (found.badPages <= limits.badPagesNamed) found.badPagesNamed.push({ ...formatPath(file.path), block });
-    };
-    return new PageSink({ ...pages, firstBlock: relation.segment * pages.segmentPages, onBadPage });
+  const onBadPage = (path: BytePath, block: number) => {
+    found.badPages += 1;
+    if (found.badPages <= limits.badPagesNamed) found.badPagesNamed.push({ ...formatPath(path), block });
   };
-  await readPartFiles(archive, { part, files, manifestChecksums }, { ...options, open });
+  const walk = new RangeWalk(batch.pieces.toSorted((a, b) => a.offset - b.offset));
+  const open = new Map<StoredPiece, PieceCheck>();
+  for (const piece of batch.pieces) if (piece.lengthBytes === 0) new PieceCheck(piece, batch, onBadPage).end();
+  let offset = 0;
+  for await (const chunk of readStream(archive, { backup: part.backup, part: part.number }, part, options)) {
+    for (const { range: piece, from, to } of walk.within(offset, chunk.length)) {
+      const check = open.get(piece) ?? new PieceCheck(piece, batch, onBadPage);
+      open.set(piece, check);
+      check.take(chunk.subarray(from - offset, to - offset));
+      if (to < piece.offset + piece.lengthBytes) continue;
+      check.end();
+      open.delete(piece);
+    }
+    offset += chunk.length;
+    options.progress(chunk.length);
+  }
   return found;
 }
 
-const ignoring: FileSink = { write: () => undefined, end: () => undefined, abandon: () => undefined };
-
-interface PageSinkOptions {
-  readonly startLsn: Lsn;
-  readonly pageBytes: number;
-  readonly firstBlock: number;
-  readonly onBadPage: (block: number) => void;
-}
-
-/** Looks at whole pages, however the chunks are cut. */
-class PageSink implements FileSink {
-  readonly #options: PageSinkOptions;
+/** Looks at a piece while it passes: at its whole pages, however it is cut, and at its checksum where it has one. */
+class PieceCheck {
+  readonly #piece: StoredPiece;
+  readonly #onBadPage: (path: BytePath, block: number) => void;
+  readonly #judge: PageJudge | undefined;
+  readonly #checksum: FileChecksum;
+  readonly #pageBytes: number;
   #rest: Buffer = Buffer.alloc(0);
-  #block: number;
+  /** In the file. */
+  #at: number;
+  /** Of a page that begins before the piece. */
+  #skip: number;
 
-  constructor(options: PageSinkOptions) {
-    this.#options = options;
-    this.#block = options.firstBlock;
+  constructor(
+    piece: StoredPiece,
+    { pages, manifestChecksums }: VerifyBatch,
+    onBadPage: (path: BytePath, block: number) => void,
+  ) {
+    this.#piece = piece;
+    this.#onBadPage = onBadPage;
+    this.#judge = pageJudge(piece.path, pages);
+    this.#checksum = makeChecksum(piece.checksum === undefined ? 'NONE' : manifestChecksums);
+    this.#pageBytes = pages?.pageBytes ?? 1;
+    this.#skip = (this.#pageBytes - (piece.at % this.#pageBytes)) % this.#pageBytes;
+    this.#at = piece.at + this.#skip;
   }
 
-  write(chunk: Uint8Array): void {
-    const { pageBytes, startLsn, onBadPage } = this.#options;
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    const whole = Math.floor(bytes.length / pageBytes);
-    const pages = bytes.subarray(0, whole * pageBytes);
-    for (const index of findBadPages(pages, { firstBlock: this.#block, startLsn, pageSizeBytes: pageBytes }))
-      onBadPage(this.#block + index);
-    this.#block += whole;
-    this.#rest = Buffer.from(bytes.subarray(pages.length));
+  take(chunk: Uint8Array): void {
+    this.#checksum.update(chunk);
+    if (this.#judge === undefined) return;
+    const skipped = Math.min(this.#skip, chunk.length);
+    this.#skip -= skipped;
+    const wanted = chunk.subarray(skipped);
+    const bytes = this.#rest.length === 0 ? wanted : Buffer.concat([this.#rest, wanted]);
+    const wholeBytes = bytes.length - (bytes.length % this.#pageBytes);
+    for (const block of this.#judge(bytes.subarray(0, wholeBytes), this.#at)) this.#onBadPage(this.#piece.path, block);
+    this.#at += wholeBytes;
+    this.#rest = Buffer.from(bytes.subarray(wholeBytes));
   }
 
   end(): void {
-    this.#rest = Buffer.alloc(0);
-  }
-
-  abandon(): void {
-    this.end();
+    const { path, checksum } = this.#piece;
+    if (checksum === undefined || this.#checksum.end() === checksum) return;
+    throw new CorruptError(`"${showPath(path)}" is not what was backed up: its checksum differs`);
   }
 }
