@@ -133,7 +133,11 @@ function backupOf(seed: Seed, lives: readonly Life[], before: readonly RetainedB
   const end = Math.min(life.diedAt, start + seed.length * 48);
   const parent = seed.parent === undefined ? undefined : before[Math.floor(seed.parent * before.length * 0.999)];
   const uses = new Map<string, readonly PartRange[]>([[id, [[1, 1 + seed.parts]]]]);
-  if (parent !== undefined) uses.set(parent.id, [[1 + (seed.parts % 2), 2 + seed.parts]]);
+  if (parent !== undefined) {
+    // a chain: what the parent took over is taken over again, in part
+    for (const [owner, ranges] of parent.uses) if ((seed.parts + owner.length) % 3 > 0) uses.set(owner, ranges);
+    uses.set(parent.id, [[1 + (seed.parts % 2), 2 + seed.parts]]);
+  }
   const startLsn = lsnAt(life, start);
   return {
     id,
@@ -229,6 +233,38 @@ it('names no part that a backup that stays needs, and each stored one that none 
       if (state.storedParts === undefined || plan.refusal !== undefined) return;
       const stored = [...state.storedParts].flatMap(([id, parts]) => parts.map((part) => `${id}/${part}`));
       expect(going.sort()).toEqual(stored.filter((part) => !used.has(part)).sort());
+    }),
+    runs,
+  );
+});
+
+it('takes with each backup that goes alone what nobody else uses, and with the last user what was left of others', () => {
+  fc.assert(
+    fc.property(anyHistory({ skew: true }), fc.array(share, { minLength: 12, maxLength: 12 }), ({ state }, order) => {
+      const stored = new Map(state.backups.map(({ id }) => [id, [1, 2, 3, 4, 5, 6, 7]]));
+      let after: RetentionState = { ...state, storedParts: stored };
+      for (const one of order) {
+        const confirmed = after.backups.filter((backup) => backup.state === 'confirmed');
+        const named = confirmed[Math.floor(one * confirmed.length * 0.999)];
+        if (named === undefined) return;
+        const plan = planRetention(after, { backup: named.id }, now);
+        if (plan.refusal !== undefined) continue; // it is pinned, or the last one
+        expect(ids(plan.keep)).not.toContain(named.id);
+        const staying = stayingOf(after, plan);
+        const gone = (id: string, part: number) => numbersOf(plan.parts.get(id)).includes(part);
+        const left = new Map(
+          [...(after.storedParts ?? [])].map(([id, parts]) => [id, parts.filter((part) => !gone(id, part))]),
+        );
+        after = { ...after, backups: staying, storedParts: left };
+        const isUsed = (id: string, part: number) =>
+          staying.some(
+            (backup) =>
+              numbersOf(backup.uses.get(id)).includes(part) || (backup.id === id && backup.state !== 'confirmed'),
+          );
+        for (const [id, parts] of stored) {
+          for (const part of parts) expect(left.get(id)?.includes(part)).toBe(isUsed(id, part));
+        }
+      }
     }),
     runs,
   );

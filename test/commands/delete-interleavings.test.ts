@@ -16,7 +16,7 @@ import { noKeys } from '../../src/codec/keys.ts';
 import { expectNothingMissing } from '../../src/commands/basebackup-push/confirm.ts';
 import { type DeleteResult, deleteBackups } from '../../src/commands/delete.ts';
 import { pin } from '../../src/commands/pin.ts';
-import { CheckError, NotFoundError } from '../../src/errors.ts';
+import { CheckError, NotFoundError, ObjectNotFound } from '../../src/errors.ts';
 import { leaseExpiryMs } from '../../src/limits.ts';
 import { parseWalFileName, segmentNameAt } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
@@ -67,21 +67,28 @@ interface Backup {
   readonly segment: number;
   /** Its lease is there already, and said nothing for so long that it is taken for dead. */
   readonly isStale?: boolean;
+  /** It is an increment of this one, whose parts it goes on to use; should that be gone already, it is taken in full. */
+  readonly parent?: string;
 }
 
 /** What basebackup-push does from its lease on, in its order. */
-async function push(archive: Archive, { id, segment, isStale = false }: Backup): Promise<void> {
+async function push(archive: Archive, { id, segment, isStale = false, parent }: Backup): Promise<void> {
   const walFloor = BigInt(segment * segmentBytes);
+  const nameNobody = () => Promise.resolve();
   const lease = isStale
-    ? { close: () => end('closed'), fail: () => end('failed') }
+    ? { close: () => end('closed'), fail: () => end('failed'), nameParent: nameNobody }
     : await takeLease(archive, { id, walFloor, timeline: 1, host, log });
   const end = (record: 'closed' | 'failed') =>
     putDocument(archive, { kind: 'lease', name: leaseName(id, record) }, { id }, { host });
   try {
+    const inherited = parent === undefined ? {} : await usesOfParent(archive, parent);
+    if (parent !== undefined) await lease.nameParent({ parent, uses: inherited });
     for (const name of isStale ? [] : [partName(id, 1), partName(id, 2), filesName(id)]) {
       await archive.storage.put(objectKey(testSystemIdentifier, name), Buffer.from('content'));
     }
-    const manifest = manifestOf(id, segment);
+    const own = manifestOf(id, segment);
+    const kind = parent === undefined ? {} : ({ type: 'incremental', parent } as const);
+    const manifest = { ...own, ...kind, uses: { ...inherited, ...own.uses } };
     const wal = walRangeOf(manifest);
     const missing = await firstMissingSegment(archive, wal);
     if (missing !== undefined) throw new CheckError(`segment "${missing}" did not arrive in the archive`);
@@ -90,6 +97,15 @@ async function push(archive: Archive, { id, segment, isStale = false }: Backup):
     await lease.close();
   } catch (error) {
     await lease.fail('it failed');
+    throw error;
+  }
+}
+
+async function usesOfParent(archive: Archive, parent: string): Promise<BackupManifest['uses']> {
+  try {
+    return (await readManifest(archive, parent)).uses;
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return {};
     throw error;
   }
 }
@@ -144,8 +160,10 @@ class Place {
     expect((await this.delete()).failed).toEqual([]);
     const confirmed = await this.confirmed();
     expect(await this.keys('plan/')).toEqual([]);
-    const mine = (await this.keys('part/')).map((key) => key.split('/')[2]);
-    expect([...new Set(mine)].sort()).toEqual(confirmed.toSorted());
+    const manifests = await Promise.all(confirmed.map((id) => readManifest(this.archive(), id)));
+    const used = manifests.flatMap((one) => [...usedParts(one)].map(({ backup, number }) => partName(backup, number)));
+    const left = (await this.keys('part/')).map((key) => key.slice(testSystemIdentifier.length + 1));
+    expect(left.sort()).toEqual([...new Set(used)].sort());
   }
 
   /** As if the process that published these plans had ended. */
@@ -227,12 +245,14 @@ const isExpected = (outcome: unknown) =>
   outcome === undefined || outcome instanceof CheckError || 'plan' in (outcome as object);
 
 const newer = idOf(7, '0000000c');
+const increment = idOf(7, '0000000e').replace('-full-', '-incr-');
 const deletes: Work = (place, storage) => place.delete(storage);
 
 describe.each<[string, Backup, number]>([
   ['of a primary', { id: newer, segment: 7 }, 7],
   ['of a standby, whose WAL begins before that of the newest', { id: idOf(3, '0000000d'), segment: 3 }, 2],
   ['that was silent for so long that its lease is dead', { id: newer, segment: 7, isStale: true }, 7],
+  ['that is an increment of the one that goes', { id: increment, segment: 7, parent: old }, 7],
 ])('H27: a backup %s', (_what, backup, stride) => {
   const pushes: Work = (place, storage) => push(place.archive(storage), backup);
   const pairs: [string, Work, Work, number][] = [
@@ -265,6 +285,33 @@ describe('H27: a backup of a primary', () => {
         expect(await place.confirmed()).toContain(newer);
       },
     );
+  });
+});
+
+describe('H27: an increment', () => {
+  it('keeps all that it may need from when its lease names the parent on, though the parent itself goes', async () => {
+    const named = objectKey(testSystemIdentifier, leaseName(increment, 2));
+    let times = 0;
+    await atEveryRequest(
+      await original(),
+      (place, storage) => push(place.archive(storage), { id: increment, segment: 7, parent: old }),
+      1,
+      async (place, { end }) => {
+        const isNamed = (await place.keys('lease/')).includes(named);
+        await place.delete();
+        const outcome = await end();
+        if (!isNamed) {
+          expect(outcome).toSatisfy(isExpected);
+          return;
+        }
+        times += 1;
+        expect(outcome).toBeUndefined();
+        expect(await place.confirmed()).toContain(increment);
+        expect(await place.keys('manifest/')).not.toContain(objectKey(testSystemIdentifier, `manifest/${old}`));
+        await place.expectMended();
+      },
+    );
+    expect(times).toBeGreaterThan(5);
   });
 });
 
