@@ -183,8 +183,8 @@ function whyItStays({ timeline, startLsn }: WalPiece, summarizer: Summarizer): s
 }
 
 /**
- * A row for each 65,536 blocks of a relation: `offsets` are places among them, of two bytes each, less 2^15 since PostgreSQL's have a sign.
- * So a summary of any size comes in rows of bounded size; the server itself may keep it in a temporary file meanwhile.
+ * A row for each 16,384 blocks of a relation, so that rows are of bounded size: `offsets` are places among 65,536 blocks, of two bytes each, less 2^15
+ * since PostgreSQL's have a sign. The server itself may keep the blocks of the one summary, which is one checkpoint's, in a temporary file meanwhile.
  */
 const contentsQuestion = `
   declare wal_t_summary no scroll cursor for
@@ -192,8 +192,8 @@ const contentsQuestion = `
           string_agg(int2send((relblocknumber % 65536 - 32768)::int2), ''::bytea) as offsets
      from pg_wal_summary_contents($1::bigint, $2::pg_lsn, $3::pg_lsn)
     where relforknumber = 0
-    group by reltablespace, reldatabase, relfilenode, is_limit_block, relblocknumber / 65536`;
-/** At most 8 MiB of offsets, as text twice as much. */
+    group by reltablespace, reldatabase, relfilenode, is_limit_block, relblocknumber / 16384`;
+/** At most 2 MiB of offsets, as text twice as much. */
 const fetchQuestion = 'fetch forward 64 from wal_t_summary';
 
 interface ContentsRow {

@@ -196,7 +196,8 @@ describe.each(majors)('PostgreSQL %i', (major) => {
       `create tablespace one location ''; create tablespace other location ''; create database source;
        create sequence counter; ${filled('updated', 20_000)} create index on updated (i); ${filled('loaded', 5000)}
        ${filled('emptied', 5000)} ${filled('rewritten', 5000)} ${filled('cut', 20_000)} ${filled('indexed', 5000)}
-       ${filled('untouched', 20_000)} ${filled('dropped', 5000)} ${filled('frozen', 20_000)} ${filled('moved', 2000)}`,
+       ${filled('untouched', 20_000)} ${filled('dropped', 5000)} ${filled('frozen', 20_000)} ${filled('moved', 2000)}
+       ${filled('visible', 5000)} select count(*) from visible`,
     );
     await run(server, filled('along', 5000), 'source');
     await run(
@@ -215,7 +216,7 @@ describe.each(majors)('PostgreSQL %i', (major) => {
       server,
       `update updated set t = repeat('y', 100) where i in (${some});
        insert into loaded select i, 'z' from generate_series(1, 30000) i; truncate emptied; vacuum full rewritten;
-       delete from cut where i > 100; vacuum cut; create index on indexed (i); drop table dropped; vacuum (freeze) frozen;
+       delete from cut where i > 100; vacuum cut; create index on indexed (i); drop table dropped; vacuum (freeze) frozen; vacuum visible;
        alter table moved set tablespace other; select nextval('counter'); alter database moving set tablespace other;
        drop database copied; drop database logged;
        create database copied oid 20001 strategy file_copy template source;
