@@ -137,8 +137,10 @@ async function copyAndStore(push: Push, { id, survey: { expectedBytes, configFil
   try {
     const { startLsn } = await server.startBackup({ label, checkpoint: args.checkpoint });
     await server.proveSameServer(startLsn);
-    const segmentPages = await segmentPagesOf(push);
-    const increment = parent === undefined ? undefined : await prepareOrStop(push, parent, { startLsn, segmentPages });
+    const { control } = await readWholeControlFile(dataDirectory);
+    const segmentPages = control.relationSegmentBlocks ?? usualSegmentPages;
+    const start = { startLsn, segmentPages, timeline: control.timeline };
+    const increment = parent === undefined ? undefined : await prepareOrStop(push, parent, start);
     const ended: { stop?: Awaited<ReturnType<BackupServer['stopBackup']>> } = {};
     const copy = new ClusterCopy(push, {
       ...push,
@@ -242,11 +244,6 @@ async function prepareOrStop(push: Push, parent: Parent, start: IncrementStart):
     if (error instanceof UnfitParent) await push.server.stopBackup();
     throw error;
   }
-}
-
-async function segmentPagesOf({ dataDirectory }: Push): Promise<number> {
-  const { control } = await readWholeControlFile(dataDirectory);
-  return control.relationSegmentBlocks ?? usualSegmentPages;
 }
 
 /** `RELSEG_SIZE` of every usual build: 1 GiB. */

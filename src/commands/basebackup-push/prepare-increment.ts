@@ -18,12 +18,15 @@ export interface IncrementStart {
   readonly startLsn: Lsn;
   /** Pages in one segment file of a relation. */
   readonly segmentPages: number;
+  /** That the last checkpoint was on. */
+  readonly timeline: number | undefined;
 }
 
 /** @throws UnfitParent */
 export async function prepareIncrement(push: Push, parent: Parent, start: IncrementStart): Promise<Increment> {
   const { archive, server, args, log, signal, startedAt } = push;
   const { checksums, pageSizeBytes } = server.facts;
+  if (start.timeline !== server.facts.timeline) throw new UnfitParent('the server has just changed its timeline'); // the way to it is another now
   const tooLate = whyTooLate(parent, start.startLsn);
   if (tooLate !== undefined) throw new UnfitParent(tooLate);
   const { manifest } = parent;
