@@ -157,10 +157,31 @@ export class Increment {
 
   /** H40: DROP and CREATE DATABASE with the same OID gives other files under the same names, with old LSNs. */
   async #isRemade({ path, source }: { readonly path: BytePath; readonly source: BytePath }): Promise<boolean> {
-    const known = this.#versionFiles.get(path);
-    const found = await stat(toFilePath(`${source}/PG_VERSION`), { bigint: true }).catch(() => undefined);
-    return known === undefined || found?.mtimeNs !== known;
+    const isHere = this.#versionFiles.has(path) || (await madeAt(source)) !== undefined;
+    if (isHere) return !(await this.#isAsMade(path, source));
+    // in a tablespace that is not the database's own there is no PG_VERSION: it stands with the rest of the database
+    const dataDirectory = source.slice(0, source.length - path.length);
+    const name = path.slice(path.lastIndexOf('/'));
+    const homes = [...this.#versionFiles.keys()].filter((folder) => isDatabaseFolder(folder) && folder.endsWith(name));
+    const [home] = homes;
+    return home === undefined || homes.length > 1 || !(await this.#isAsMade(home, `${dataDirectory}${home}`));
   }
+
+  /** A database that was made while the parent was taken is not: its folder may be of another one there than its PG_VERSION. */
+  async #isAsMade(path: BytePath, source: BytePath): Promise<boolean> {
+    const known = this.#versionFiles.get(path);
+    const parentMs = Date.parse(this.#options.parent.startedAt) - coarsestTimeMs;
+    return known !== undefined && known < BigInt(parentMs) * 1_000_000n && known === (await madeAt(source));
+  }
+}
+
+/** Some file systems round times down to seconds. */
+const coarsestTimeMs = 1000;
+
+/** When the folder of a database was made; undefined where it is gone, or is none. */
+async function madeAt(source: BytePath): Promise<bigint | undefined> {
+  const found = await stat(toFilePath(`${source}/PG_VERSION`), { bigint: true }).catch(() => undefined);
+  return found?.mtimeNs;
 }
 
 interface Survey {
