@@ -35,6 +35,9 @@ export const limits = {
   aheadInFlight: 4,
   aheadInFlightBytes: 64 * mebibyte,
   aheadBytes: 512 * mebibyte,
+  /** In recovery: the first batch of segments, and the share of the free space that those may take which PostgreSQL has not asked for yet. */
+  aheadFirst: 4,
+  aheadSpaceShare: 0.1,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
   /** A part of a backup closes after so much raw content, or so many files: a worker's task. */
@@ -93,6 +96,19 @@ export const defaultTimes = {
 
 /** How long a file that was archived ahead is answered for without looking: what is stored may be set aside meanwhile. */
 export const markerLastMs = 5 * minute;
+
+/** A promotion elsewhere changes what is true: a standby is fetched as much as it replays in the first, and given it no longer than the second. */
+export const standbyBatchMs = 10 * second;
+export const standbyLastMs = 2 * standbyBatchMs;
+
+/** How often a batch looks whether its server is being promoted, and so long no segment is fetched ahead where not one came in time. */
+export const promotionLookMs = second / 2;
+export const aheadRestMs = 10 * minute;
+
+/** The reader in the background: how often it looks whether it still may run, how often for segments that were taken, and after how long without any it ends. */
+export const readerLookMs = second / 10;
+export const readerPauseMs = second / 40;
+export const readerIdleMs = 30 * second;
 
 /** How often a backup gives a sign of life, and after what silence it is taken for dead. */
 export const leaseRenewalMs = 5 * minute;

@@ -20,11 +20,16 @@ const onDemand = {
 } as const;
 /** Text forms where there are keys; a zstd where Node.js has none. */
 const keysOnDemand = { ...onDemand.src, codec: 'age-text zstd-binding' };
-/** What reads WAL, for `wal-fetch --beside`; the configuration, for a standby where there is a later timeline; and batches, for recoveries. */
+/**
+ * What reads WAL, for `wal-fetch --beside`; the configuration, for a standby where there is a later timeline; and for recoveries batches,
+ * and the reader in the background.
+ */
 const fetchOnDemand = {
   '': 'byte-path',
-  cluster: 'configuration-files prefetch-folder recovery-target',
-  'commands/wal-fetch': 'ahead ahead-plan beside left-timeline',
+  cli: 'background',
+  cluster: 'configuration-files prefetch-folder prefetch-reader recovery-target',
+  commands: 'bounded-work',
+  'commands/wal-fetch': 'ahead ahead-plan ahead-segment beside left-timeline reader',
   postgres: 'wal-crc wal-events wal-page wal-record wal-scanner',
 };
 
@@ -49,7 +54,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       'cli/main': 'wal-push',
       // what waits besides is looked for at each call
       cluster: 'ahead archive-status data-directory known-repository postmaster-pid prefetched push-markers wal-file',
-      commands: 'context init keys wal-push',
+      commands: 'bounded-work context init keys wal-push',
       'commands/wal-push': 'ahead cluster push',
       postgres: 'backup-history control-file lsn timeline-history wal-file-name wal-page',
       storage: 'deadline file file-naming file-patience open probe storage',
@@ -65,7 +70,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       'cli/main': 'wal-fetch',
       cluster: 'ahead data-directory last-refused postmaster-pid prefetched',
       commands: 'context keys wal-fetch which-cluster',
-      'commands/wal-fetch': 'deliver own-segment trying true-part',
+      'commands/wal-fetch': 'deliver own-segment prepare trying true-part',
       postgres: 'control-file lsn timeline-history wal-file-name',
       storage: 'deadline file file-naming file-patience open storage',
     },

@@ -39,9 +39,14 @@ export async function readBinding(folder: string): Promise<Binding | undefined> 
   });
 }
 
+/** Which start of the server: see `readServerStart`. */
+export function startOf(binding: Binding): string {
+  return binding.slice(0, binding.indexOf('\n'));
+}
+
 /** Was it made under this start of the server? */
 export function isOfSameStart(found: Binding | undefined, own: Binding): boolean {
-  return found !== undefined && found.slice(0, found.indexOf('\n') + 1) === own.slice(0, own.indexOf('\n') + 1);
+  return found !== undefined && startOf(found) === startOf(own);
 }
 
 export function removeBoundFolder(folder: string): Promise<void> {

@@ -11,47 +11,26 @@
  * @see https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-PITR-RECOVERY
  */
 
-import { basename, resolve } from 'node:path';
 import pRetry from 'p-retry';
 import type { Archive } from '../archive/archive.ts';
 import { openWalFile } from '../archive/wal-archive.ts';
 import { findBehind, latestTimeline, type WalBehind } from '../archive/wal-behind.ts';
 import { findSegmentEnd, proveHistoryAbsent } from '../archive/wal-end.ts';
 import { bytesOf } from '../bytes.ts';
-import { findDataDirectory, isEndingRecovery, isStandby, readControlFile } from '../cluster/data-directory.ts';
 import { isRecoveryTarget } from '../cluster/last-refused.ts';
-import { removePrefetched } from '../cluster/prefetched.ts';
 import type { OpenedObject } from '../codec/object.ts';
-import { CorruptError, ObjectNotFound, UsageError, WalTError, WrongKeyError } from '../errors.ts';
+import { CorruptError, ObjectNotFound, WalTError, WrongKeyError } from '../errors.ts';
 import { retryPause } from '../limits.ts';
-import { parseWalFileName, type SegmentName, type WalFileName } from '../postgres/wal-file-name.ts';
-import { type Context, storageOf } from './context.ts';
-import { loadKeys } from './keys.ts';
+import type { SegmentName, WalFileName } from '../postgres/wal-file-name.ts';
+import type { Context } from './context.ts';
 import type { Delivered } from './wal-fetch/ahead.ts';
 import { deliver, endingAt } from './wal-fetch/deliver.ts';
-import type { Fetch, Place, SegmentFetch } from './wal-fetch/fetch.ts';
+import type { Fetch, SegmentFetch } from './wal-fetch/fetch.ts';
 import { hasItself } from './wal-fetch/own-segment.ts';
+import { archiveOf, prepare, type WalFetchArguments } from './wal-fetch/prepare.ts';
 import { findTruePart, rememberRefusal, type TruePart } from './wal-fetch/true-part.ts';
-import { Trying, warnOfPromotion } from './wal-fetch/trying.ts';
-import { expectCluster, whichCluster } from './which-cluster.ts';
-
-export interface WalFetchArguments {
-  /** `%f`: the file that is wanted. */
-  readonly name: string;
-  /** `%p`: where it is to be put, relative to the data directory or absolute. */
-  readonly path: string;
-  /** The timeline that is recovered along, in decimal. */
-  readonly timeline?: string | undefined;
-  /** A person has decided that the WAL ends before this segment, on every timeline: there is a hole. */
-  readonly endAt?: string | undefined;
-  /** The copy stands on the host of the original, and must not reach into its tablespaces (H29). */
-  readonly beside?: boolean;
-  /**
-   * The words of the command line in front of `%f` and `%p`, which stand last, with one space between each two. Given, and where PostgreSQL's
-   * recovery asks, the next segments are fetched, too: see wal-fetch/ahead.ts.
-   */
-  readonly wordsBefore?: string | undefined;
-}
+import { warnOfPromotion } from './wal-fetch/trying.ts';
+import { expectCluster } from './which-cluster.ts';
 
 /** `hanging`: delivered, and something that was done ahead does not end. */
 export type WalFetchResult = 'delivered' | 'absent' | 'hanging';
@@ -91,68 +70,10 @@ async function fetchPatiently(fetch: Fetch): Promise<Fetched> {
   }
 }
 
-async function prepare(context: Context, words: WalFetchArguments): Promise<Fetch> {
-  const { workingDirectory, settings, place: archive } = context;
-  const { name, path, beside = false, wordsBefore } = words;
-  const file = fileOf(name);
-  const flags = { timeline: timelineOf(words), endAt: endOf(words), beside };
-  const dataDirectory = await findDataDirectory(path, {
-    workingDirectory,
-    configured: settings.dataDirectory,
-  });
-  const target = resolve(workingDirectory, path);
-  const ending = basename(target) === 'RECOVERYHISTORY' && (await isEndingRecovery(dataDirectory ?? '', name));
-  const standby = dataDirectory !== undefined && (ending || (await isStandby(dataDirectory)));
-  const place: Place = { ...context, target, dataDirectory, standby };
-  const trying = new Trying(place);
-  if (basename(target) === 'RECOVERYHISTORY') await beginOrEnd(place);
-  // as bin/wal-fetch knows it again: relative to the data directory, in which PostgreSQL runs it
-  const isAsked = path === 'pg_wal/RECOVERYXLOG' && dataDirectory === workingDirectory && archive !== undefined;
-  const mayBeAhead = isAsked && settings.walFetchAhead > 0 && wordsBefore?.includes('\n') === false;
-  const storage = await storageOf(context, (failure) => trying.leftInsideMs(failure));
-  const known = { storage, keys: await loadKeys(context), file, wordsBefore: mayBeAhead ? wordsBefore : undefined };
-  return { ...place, ...flags, ...known, trying };
-}
-
-/** A recovery asks for histories at its beginning and at its end: what is there is of an earlier one, or not wanted any more. */
-async function beginOrEnd({ dataDirectory, log }: Place): Promise<void> {
-  if (dataDirectory === undefined || (await isStandby(dataDirectory))) return;
-  await removePrefetched(dataDirectory).catch((error: Error) => log.info(error.message));
-}
-
-const usage = "Set restore_command = '… wal-fetch %f %p'.";
-
-function fileOf(name: string): WalFileName {
-  if (name.includes('/')) {
-    throw new UsageError(`"${name}" is a path, not a file name`, { hint: `The name stands first. ${usage}` });
-  }
-  const file = parseWalFileName(name);
-  if (file !== undefined) return file;
-  throw new UsageError(`"${name}" is not the name of a file that PostgreSQL archives`, { hint: usage });
-}
-
-function timelineOf({ timeline }: WalFetchArguments): number | undefined {
-  if (timeline === undefined) return undefined;
-  const number = /^\d{1,10}$/.test(timeline) ? Number(timeline) : 0;
-  if (number >= 1 && number <= 0xffff_ffff) return number;
-  throw new UsageError(`--timeline cannot be "${timeline}"`, {
-    hint: 'Give its number, as in recovery_target_timeline.',
-  });
-}
-
-function endOf({ endAt }: WalFetchArguments): SegmentName | undefined {
-  if (endAt === undefined) return undefined;
-  const file = parseWalFileName(endAt);
-  if (file?.kind === 'segment') return file;
-  throw new UsageError(`--end-at cannot be "${endAt}"`, { hint: 'Give the name of the first missing segment.' });
-}
-
 async function fetchOnce(fetch: Fetch): Promise<Fetched> {
-  const { file, storage, keys, dataDirectory } = fetch;
+  const { file } = fetch;
   if (file.kind === 'segment' && isBehindEnd(fetch, file)) return absent;
-  const control = dataDirectory === undefined ? undefined : await readControlFile(dataDirectory);
-  const own = control?.systemIdentifier;
-  const archive = { storage, keys, systemIdentifier: await whichCluster(fetch, storage, { own, dataDirectory }) };
+  const { archive, control } = await archiveOf(fetch);
   if (file.kind === 'segment') return fetchSegment({ ...fetch, file, archive, control });
   if (await deliverStored(fetch, archive)) return delivered;
   await expectCluster(archive, fetch);

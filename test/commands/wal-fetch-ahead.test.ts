@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { planAhead } from '../../src/commands/wal-fetch/ahead-plan.ts';
 import type { SegmentFetch } from '../../src/commands/wal-fetch/fetch.ts';
-import type { WalFetchArguments } from '../../src/commands/wal-fetch.ts';
+import type { WalFetchArguments } from '../../src/commands/wal-fetch/prepare.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
 import { CorruptError, HoleError } from '../../src/errors.ts';
 import { temporarySuffix } from '../../src/left-overs.ts';

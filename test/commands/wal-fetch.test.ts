@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { makeRepository } from '../../src/archive/repository.ts';
-import { type WalFetchArguments, walFetch } from '../../src/commands/wal-fetch.ts';
+import type { WalFetchArguments } from '../../src/commands/wal-fetch/prepare.ts';
+import { walFetch } from '../../src/commands/wal-fetch.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
 import { WalTError } from '../../src/errors.ts';
 import { FileStorage } from '../../src/storage/file.ts';

@@ -2,7 +2,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { init } from '../../src/commands/init.ts';
-import { type WalFetchArguments, type WalFetchResult, walFetch } from '../../src/commands/wal-fetch.ts';
+import type { WalFetchArguments } from '../../src/commands/wal-fetch/prepare.ts';
+import { type WalFetchResult, walFetch } from '../../src/commands/wal-fetch.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
 import { makeContext, type TestContext } from './context.ts';
 import { temporaryFolder } from './folders.ts';

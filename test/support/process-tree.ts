@@ -1,5 +1,5 @@
 /** A process with all that it has started, and what memory they take together. Linux. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** The process and its descendants. */
 export function processTree(root: number): number[] {
@@ -11,6 +11,21 @@ export function processTree(root: number): number[] {
   const found = [root];
   for (const pid of found) found.push(...(children.get(pid) ?? []));
   return found;
+}
+
+/** Those that run in a folder: PostgreSQL's commands run in the data directory, and so does what goes on without them. */
+export function processesIn(folder: string): number[] {
+  return readdirSync('/proc').flatMap((pid) =>
+    /^\d+$/.test(pid) && workingDirectoryOf(pid) === folder ? [Number(pid)] : [],
+  );
+}
+
+function workingDirectoryOf(pid: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return undefined; // it has ended
+  }
 }
 
 function parentOf(pid: string): number | undefined {

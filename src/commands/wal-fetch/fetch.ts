@@ -28,8 +28,22 @@ export interface Fetch extends Place {
   readonly beside: boolean;
   /** PostgreSQL's recovery asks: the words of its command line in front of `%f`, as bin/wal-fetch compares them. Undefined: somebody else asks. */
   readonly wordsBefore: string | undefined;
+  readonly background: StartBackground | undefined;
   readonly trying: Trying;
 }
+
+/** A process that waits, and is no child of the call any more. */
+export interface Background {
+  /** Its life is that of what it does. */
+  readonly processId: number;
+  /** Lets it begin. */
+  readonly begin: () => Promise<void>;
+  /** It is not wanted. */
+  readonly leave: () => void;
+}
+
+/** Undefined where none may go on when the call has ended: a PostgreSQL would become its parent (H5). */
+export type StartBackground = (folder: string) => Promise<Background | undefined>;
 
 /** A segment, and the archive that it is looked for in. */
 export interface SegmentFetch extends Fetch {

@@ -12,9 +12,10 @@ import { findWaitingFiles } from '../../cluster/archive-status.ts';
 import { removePrefetchedAfterRecovery } from '../../cluster/prefetched.ts';
 import { clearMarkers, type Marking, PushMarkers } from '../../cluster/push-markers.ts';
 import { inspectWalFile } from '../../cluster/wal-file.ts';
-import { ConflictError, CorruptError, HostError, StorageError } from '../../errors.ts';
-import { cleanUpMs, limits } from '../../limits.ts';
+import { ConflictError, CorruptError, HostError } from '../../errors.ts';
+import { limits } from '../../limits.ts';
 import type { WalFileName } from '../../postgres/wal-file-name.ts';
+import { BoundedWork } from '../bounded-work.ts';
 import { type Push, seal, store } from './push.ts';
 
 export interface LookAhead {
@@ -35,53 +36,32 @@ export interface Asked {
 export function lookAhead(push: Push, asked: Asked): LookAhead {
   const run = new Run(push, asked);
   const work = run.work().catch((error: unknown) => run.fail('what waits', error));
-  const yielding = setTimeout(run.leave, 2 * push.settings.times.aheadMs); // on a slow line it would share it for ever
+  const yielding = setTimeout(run.bounds.leave, 2 * push.settings.times.aheadMs); // on a slow line it would share it for ever
   yielding.unref();
   const finish = async (): Promise<'done' | 'hanging'> => {
     clearTimeout(yielding);
     run.release();
-    const { aheadMs } = push.settings.times;
-    const timers = [setTimeout(run.stop, aheadMs), setTimeout(run.leave, 2 * aheadMs)];
-    const late = new Promise<'hanging'>((resolve) => {
-      timers.push(setTimeout(resolve, 2 * aheadMs + cleanUpMs, 'hanging'));
-    });
-    const end = await Promise.race([work.then(() => 'done' as const), late]);
-    timers.map(clearTimeout);
+    const end = await run.bounds.end(work, push.settings.times.aheadMs);
     run.report();
-    return run.mayHang ? 'hanging' : end;
+    return end;
   };
-  return { finish, leave: run.leave };
+  return { finish, leave: run.bounds.leave };
 }
 
 class Run {
   readonly #push: Push;
   readonly #asked: Asked;
-  readonly #controller = new AbortController();
   readonly #failures: { readonly message: string; readonly hint: string | undefined }[] = [];
-  /** Something was not waited for: a system call that hangs would keep the process. */
-  mayHang = false;
-  #isStopped = false;
+  readonly bounds: BoundedWork;
   /** How many more files may be on their way; one place is the asked one's until it is done. */
   #free = 0;
   #whenFree: () => void = () => undefined;
 
   constructor(push: Push, asked: Asked) {
-    this.#push = { ...push, signal: AbortSignal.any([push.signal, this.#controller.signal]) };
+    this.bounds = new BoundedWork(push.signal, () => this.#whenFree());
+    this.#push = { ...push, signal: this.bounds.signal };
     this.#asked = asked;
   }
-
-  /** Begins nothing more. */
-  readonly stop = (): void => {
-    this.#isStopped = true;
-    this.#whenFree();
-  };
-
-  /** Gives up what is on its way, too. */
-  readonly leave = (): void => {
-    this.stop();
-    this.mayHang = true;
-    this.#controller.abort(new Error('PostgreSQL waits'));
-  };
 
   release(): void {
     this.#free += 1;
@@ -89,11 +69,10 @@ class Run {
   }
 
   fail(what: string, error: unknown): void {
-    if (error instanceof StorageError) this.mayHang = true;
-    if (this.#push.signal.aborted) return;
-    const reason = error instanceof Error ? error.message : String(error);
+    const failure = this.bounds.failed(error);
+    if (failure === undefined) return;
     const hint = error instanceof HostError ? error.hint : undefined; // it may never come back when PostgreSQL asks
-    this.#failures.push({ message: `${what} could not be archived ahead: ${reason}`, hint });
+    this.#failures.push({ message: `${what} could not be archived ahead: ${failure}`, hint });
   }
 
   /** Told when what was asked for is done: else that one's own failure is what counts. */
@@ -126,8 +105,8 @@ class Run {
     const tasks: Promise<void>[] = [];
     for (const file of files) {
       if (await place.markers.has(file.name)) continue;
-      while (this.#free < 1 && !this.#isStopped) await new Promise<void>((resolve) => (this.#whenFree = resolve));
-      if (this.#isStopped || this.#push.signal.aborted) break;
+      while (this.#free < 1 && !this.bounds.isStopped) await new Promise<void>((resolve) => (this.#whenFree = resolve));
+      if (this.bounds.isStopped) break;
       this.#free -= 1;
       tasks.push(this.#archiveMarked(file, place).finally(() => this.release()));
     }
@@ -143,7 +122,7 @@ class Run {
       await marking.set();
     } catch (error) {
       this.fail(`"${file.name}"`, error);
-      if (!(error instanceof CorruptError || error instanceof ConflictError)) this.stop(); // the next one would fare alike
+      if (!(error instanceof CorruptError || error instanceof ConflictError)) this.bounds.stop(); // the next one would fare alike
       await marking?.drop();
     }
   }

@@ -68,7 +68,7 @@ async function knownOf({ lines, walk, options = {}, manifest = {} }: Given) {
     parent: { ...testManifest, badPages: { count: 0, pages: [] }, ...manifest, files },
     rules: plainRules,
     changes: undefined,
-    timesBeforeNs: undefined,
+    times: undefined,
     manifestChecksums: 'CRC32C',
     partsSince: undefined,
     ...options,
@@ -196,7 +196,7 @@ describe('times', () => {
     ['another inode', {}, { inode: 6n }, 'content'],
   ])('%s', async (_what, before, now, expected) => {
     const given = { lines: [...base, file('base/5/1', before)], walk: [seen('base/5/1', now)] };
-    const { known } = await knownOf({ ...given, options: { timesBeforeNs: trustedNs } });
+    const { known } = await knownOf({ ...given, options: { times: trusted } });
     expect(known.get('base/5/1')?.changes).toBe(expected);
     const distrustful = await knownOf(given);
     expect(distrustful.known.get('base/5/1')?.changes).toBe('content');
@@ -208,7 +208,7 @@ describe('WAL summaries', () => {
   const lines = [...base, ...['base/5/1', 'base/5/1.1', 'base/5/1_vm', 'base/5/2'].map((path) => file(path))];
   const walk = ['base/5/1', 'base/5/1.1', 'base/5/1_vm', 'base/5/2'].map((path) => seen(path, { mtimeNs: 1n }));
   const told = async (changes: ChangedBlocks) => {
-    const { known } = await knownOf({ lines, walk, options: { changes, timesBeforeNs: trustedNs } });
+    const { known } = await knownOf({ lines, walk, options: { changes, times: trusted } });
     return walk.map(({ path }) => {
       const found = known.get(path)?.changes;
       return found instanceof Uint32Array ? [...found] : found;
