@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
-import type { Writable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import type { Background } from '../commands/wal-fetch/fetch.ts';
 
 /**
@@ -17,8 +17,7 @@ export async function startReader(folder: string, word: string): Promise<Backgro
     detached: true, // a session of its own: PostgreSQL signals the whole process group of what it has called
     stdio: ['ignore', 'pipe', 'ignore', 'pipe'], // standard input would be closed with the first child's end
   });
-  const { stdout } = child;
-  const telling = child.stdio[3] as Writable;
+  const [, stdout, , telling] = child.stdio as unknown as [null, Readable, null, Writable];
   telling.on('error', () => undefined); // it has ended already
   const processId = await new Promise<number>((resolve) => {
     child.on('error', () => resolve(0));

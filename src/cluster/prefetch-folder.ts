@@ -8,6 +8,7 @@
  *   pg_wal/.wal-t/prefetch/pace    how many at a time, and when: one line
  * Further files are the reader's: see prefetch-reader.ts.
  */
+import { writeFileSync } from 'node:fs';
 import { readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemErrorCode } from '../errors.ts';
@@ -86,8 +87,9 @@ export class PrefetchFolder {
       : { depth, published, endedAt };
   }
 
-  async setPace({ depth, published, endedAt }: Pace): Promise<void> {
-    await writeFile(join(this.path, 'pace'), `${depth} ${published} ${endedAt}\n`, { mode: 0o600 });
+  /** At once: all threads of Node.js may hang. */
+  setPace({ depth, published, endedAt }: Pace): void {
+    writeFileSync(join(this.path, 'pace'), `${depth} ${published} ${endedAt}\n`, { mode: 0o600 });
   }
 
   /** Of what is there only these are true as far as is known now, and for a standby no longer than `lastMs`. */

@@ -2,81 +2,41 @@
 import { existsSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { CountedNode } from '../support/counted-node.ts';
+import {
+  type ArchivedRows,
+  allRows,
+  archiveRows,
+  prefetchedIn,
+  prefetchIn,
+  recoveringFrom,
+  rows,
+} from '../support/archived-rows.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
-import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
+import { removeFolder } from '../support/folders.ts';
 import { stallDownload } from '../support/network-faults.ts';
-import { PostgresServer } from '../support/postgres.ts';
+import type { PostgresServer } from '../support/postgres.ts';
 import { at, PrefetchingCluster } from '../support/prefetching.ts';
-import { archiveRow, flipByte, insertRow, rowsOf } from '../support/recovery.ts';
-import { s3Settings, TestRepository } from '../support/repository.ts';
-import { launcher, run } from '../support/run.ts';
+import { archiveRow, flipByte, rowsOf } from '../support/recovery.ts';
+import { s3Settings } from '../support/repository.ts';
+import { run } from '../support/run.ts';
 import { S3Server } from '../support/s3-server.ts';
 import { makeSegment } from '../support/segment.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
-const rows = 40;
-const allRows = Array.from({ length: rows }, (_, index) => index + 1).join(' ');
-
-interface Archived {
-  readonly folder: string;
-  readonly repository: TestRepository;
-  /** A cold copy from before the rows. */
-  readonly base: PostgresServer;
-  /** Of the rows, by their numbers from 1. */
-  readonly segments: readonly string[];
-}
-
-async function archive(major: number): Promise<Archived> {
-  const folder = makeFolder('archived');
-  const repository = await new TestRepository({ folder }).init();
-  const server = PostgresServer.create({ major, settings: repository.serverSettings });
-  await server.start();
-  await server.query('create table t (n int)');
-  await server.stop();
-  const base = server.copy();
-  await server.start();
-  const segments: string[] = [''];
-  for (let n = 1; n <= rows; n += 1) {
-    await insertRow(server, n);
-    if (n === 20) await server.query(`select pg_create_restore_point('middle')`);
-    segments.push(await server.switchWal());
-  }
-  await server.waitUntilAllArchived();
-  await server.remove();
-  return { folder, repository, base, segments };
-}
-
-const prefetchIn = ({ dataDirectory }: PostgresServer) => join(dataDirectory, 'pg_wal/.wal-t/prefetch');
-
-function prefetchedIn(server: PostgresServer): string[] {
-  if (!existsSync(prefetchIn(server))) return [];
-  return readdirSync(prefetchIn(server)).filter((name) => /^[0-9A-F]{24}$/.test(name));
-}
 
 describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
-  let archived: Archived;
+  let archived: ArchivedRows;
   beforeAll(async () => {
-    archived = await archive(major);
+    archived = await archiveRows(major);
   });
   afterAll(async () => {
     await archived.base.remove();
     removeFolder(archived.folder);
   });
 
-  /** A server that is to recover from a copy of the archive. */
-  async function recovering(settings: Readonly<Record<string, string>> = {}) {
-    const repository = new TestRepository({ settings });
-    await run('cp', ['-a', archived.repository.root, repository.root]);
-    const node = new CountedNode(temporaryFolder());
-    const server = archived.base.copy();
-    onTestFinished(() => server.remove());
-    const command = `WALT_NODE=${node.path} WALT_CONFIG=${repository.config} ${launcher('wal-fetch')} %f %p`;
-    server.configure({ archive_mode: 'off', restore_command: command });
-    return { server, repository, node };
-  }
+  const recovering = (settings?: Readonly<Record<string, string>>) => recoveringFrom(archived, settings);
 
   it('recovers the same by far fewer starts of Node.js, and nothing is left', async () => {
     const { server, node } = await recovering();

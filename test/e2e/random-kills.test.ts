@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { PostgresServer } from '../support/postgres.ts';
-import { processTree } from '../support/process-tree.ts';
+import { processesIn, processTree } from '../support/process-tree.ts';
 import { seededRandom } from '../support/random.ts';
 import { TestRepository } from '../support/repository.ts';
 import { waitFor } from '../support/wait.ts';
@@ -20,11 +20,12 @@ function keep(server: PostgresServer): PostgresServer {
   return server;
 }
 
-/** The server's processes, and those of the commands that it calls, by name. */
+/** The server's processes, those of the commands that it calls, by name, and what goes on in its data directory without them. */
 function processesOf(server: PostgresServer): { readonly pid: number; readonly isCommand: boolean }[] {
   const root = server.processId;
   if (root === undefined) return [];
-  return processTree(root).flatMap((pid) => {
+  const all = new Set([...processTree(root), ...processesIn(server.dataDirectory)]);
+  return [...all].flatMap((pid) => {
     try {
       return [{ pid, isCommand: readFileSync(`/proc/${pid}/comm`, 'utf8').trim() !== 'postgres' }];
     } catch {

@@ -93,8 +93,9 @@ export class PostgresServer {
   }
 
   /** A copy of this cluster's data directory in a folder of its own, not started. The server must be stopped, or in backup mode. */
-  copy(): PostgresServer {
-    const copy = new PostgresServer(makeFolder(`pg${this.major}`), this);
+  copy(options: Pick<ServerOptions, 'bin' | 'isPidOne'> = {}): PostgresServer {
+    const { major, bin, isPidOne } = this;
+    const copy = new PostgresServer(makeFolder(`pg${major}`), { major, bin, isPidOne, ...options });
     this.#call('cp', ['-a', this.dataDirectory, copy.dataDirectory]);
     rmSync(join(copy.dataDirectory, 'postmaster.pid'), { force: true });
     copy.configure({ unix_socket_directories: copy.folder });

@@ -116,7 +116,7 @@ class Batch {
   async #setPace(folder: PrefetchFolder, { depth, isFull }: { readonly depth: number; readonly isFull: boolean }) {
     const published = (await folder.published()).size;
     const next = isFull && !this.bounds.isStopped ? 2 * depth : depth;
-    await folder.setPace({ depth: this.bounds.isLate ? published : next, published, endedAt: Date.now() });
+    folder.setPace({ depth: this.bounds.isLate ? published : next, published, endedAt: Date.now() });
   }
 
   async #fetchAll(wanted: readonly SegmentName[], place: Omit<AheadOptions, 'before'>): Promise<void> {

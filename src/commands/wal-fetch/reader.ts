@@ -68,6 +68,7 @@ class Reader {
   #takenAt = performance.now();
   /** Since when PostgreSQL has found none. */
   #emptySince: number | undefined;
+  #isTooSlow = false;
 
   constructor(fetch: SegmentFetch, { folder, segmentSizeBytes, queue }: ReaderOptions) {
     this.#bounds = new BoundedWork(fetch.signal);
@@ -79,7 +80,9 @@ class Reader {
   }
 
   async run(isAllowed: () => boolean): Promise<'done' | 'hanging'> {
-    const work = this.#work().catch((error: unknown) => this.#fail('what comes next', error));
+    const work = this.#work()
+      .catch((error: unknown) => this.#fail('what comes next', error))
+      .then(() => Promise.all(this.#inFlight.values()));
     const end = await new Promise<'done' | 'over'>((resolve) => {
       const looking = setInterval(() => {
         if (!isAllowed()) resolve('over');
@@ -91,8 +94,8 @@ class Reader {
     if (end === 'over') return 'hanging';
     const ended = await this.#bounds.end(work, 0);
     // the storage gives less than PostgreSQL replays: then one at a time comes sooner
-    if (this.#emptySince !== undefined && this.#bounds.isLate && isAllowed()) {
-      await this.#folder.setPace({ depth: 0, published: 0, endedAt: Date.now() });
+    if (this.#isTooSlow && isAllowed()) {
+      this.#folder.setPace({ depth: 0, published: 0, endedAt: Date.now() });
     }
     return ended;
   }
@@ -107,7 +110,6 @@ class Reader {
       if (this.#bounds.isStopped || this.#isIdle(room)) break;
       await Promise.race([pause(readerPauseMs), ...this.#inFlight.values()]);
     }
-    await Promise.all(this.#inFlight.values());
   }
 
   /** Nothing is on its way, and nothing will be: since none is left, or none may be kept though none is there. */
@@ -152,9 +154,10 @@ class Reader {
     return isPublished;
   }
 
-  /** What is not published yet, and will be. */
+  /** What is not published yet, and will be next. */
   async #promise(): Promise<void> {
-    const names = [...this.#inFlight.keys(), ...this.#queue.map(({ name }) => name)];
+    const next = this.#queue.slice(0, limits.aheadInFlight).map(({ name }) => name);
+    const names = [...this.#inFlight.keys(), ...next];
     const text = names.join(' ');
     if (text === this.#said) return;
     this.#said = text;
@@ -169,8 +172,8 @@ class Reader {
     if (taken > this.#taken) this.#takenAt = now;
     this.#taken = Math.max(taken, this.#taken);
     this.#emptySince = there > 0 ? undefined : (this.#emptySince ?? now);
-    const isLate = this.#emptySince !== undefined && now - this.#emptySince > 2 * aheadMs;
-    if (isLate || (there > 0 && now - this.#takenAt > readerIdleMs)) this.#bounds.leave();
+    this.#isTooSlow = this.#emptySince !== undefined && now - this.#emptySince > 2 * aheadMs;
+    if (this.#isTooSlow || (there > 0 && now - this.#takenAt > readerIdleMs)) this.#bounds.leave();
   }
 
   #fail(what: string, error: unknown): false {
