@@ -36,7 +36,8 @@ describe.each(torture ? [15, 17, 18] : [17])('the reader of PostgreSQL %s', (maj
     const { server, command } = recovering;
     const [hold, asked] = [join(server.folder, 'hold'), join(server.folder, 'asked')];
     writeFileSync(hold, '');
-    const gate = `if [ %f = ${archived.segments[15]} ]; then : >${asked}; while [ -e ${hold} ]; do sleep 0.02; done; fi`;
+    const wait = `while [ -e ${hold} ] && kill -s 0 "$(head -n 1 postmaster.pid)"; do sleep 0.02; done`;
+    const gate = `if [ %f = ${archived.segments[15]} ]; then : >${asked}; ${wait}; fi`;
     server.configure({ restore_command: `${gate}; ${command}` });
     server.signal('recovery.signal');
     server.launch();
