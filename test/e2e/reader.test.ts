@@ -1,7 +1,9 @@
 /** The reader, which goes on in the background when the call that has started it is over: what it brings, and what ends it. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { giveAway } from '../support/account.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { at, type PrefetchingCluster } from '../support/prefetching.ts';
@@ -39,6 +41,15 @@ async function reading(count = 40): Promise<Reading & { readonly reader: number 
   const reader = await readerRuns(started.cluster.data);
   await waitFor('what comes next', () => started.cluster.prefetched.length === Math.min(8, count - 1));
   return { ...started, reader };
+}
+
+/** A search path on which `sleep` takes no time, and leaves a file. */
+function sleepless(cluster: PrefetchingCluster, naps: string): string {
+  const bin = join(cluster.folder, 'bin');
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, 'sleep'), `#!/bin/sh\n: >${naps}\n`, { mode: 0o755 });
+  giveAway(bin);
+  return `${bin}:${process.env.PATH}`;
 }
 
 describe('the reader', () => {
@@ -134,6 +145,25 @@ describe('the reader', () => {
     expect(cluster.prefetched[0]).toBe(at(1, 26));
   });
 
+  it('is not waited for when it is dead, though nobody has buried it', async () => {
+    const { cluster } = await readingCluster(range(1, 3));
+    await ask(cluster, at(1, 1));
+    const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 3600'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    onTestFinished(() => void parent.kill('SIGKILL'));
+    const [dead] = await once(parent.stdout, 'data');
+    const isDead = () => readFileSync(`/proc/${Number(dead)}/stat`, 'latin1').includes(') Z ');
+    await waitFor('its end', isDead);
+    writeFileSync(cluster.prefetch('reader'), `${Number(dead)}\n`);
+    writeFileSync(cluster.prefetch('coming'), `${at(1, 4)}\n`);
+    const naps = join(cluster.folder, 'naps');
+    await cluster.launch([at(1, 4), target], { PATH: sleepless(cluster, naps), ...noNode });
+    expect(existsSync(naps)).toBe(false);
+    writeFileSync(cluster.prefetch('reader'), `${process.pid}\n`);
+    await cluster.launch([at(1, 4), target], { PATH: sleepless(cluster, naps), ...noNode });
+    expect(existsSync(naps)).toBe(true);
+    rmSync(cluster.prefetch('reader'));
+  });
+
   it('is waited for while it fetches, and not for ever', async () => {
     const { cluster, reader } = await reading();
     process.kill(reader, 'SIGSTOP');
@@ -147,14 +177,9 @@ describe('the reader', () => {
     await waitFor('more of it', () => cluster.prefetched.length >= 8);
     process.kill(reader, 'SIGSTOP');
     for (const name of cluster.prefetched) await ask(cluster, name, noNode);
-    const bin = join(cluster.folder, 'bin');
-    mkdirSync(bin);
-    writeFileSync(join(bin, 'sleep'), '#!/bin/sh\n', { mode: 0o755 });
-    giveAway(bin);
-    const behind = cluster.prefetched.length;
-    expect(behind).toBe(0);
-    const names = readFileSync(cluster.prefetch('coming'), 'utf8').split(' ');
-    await ask(cluster, names[0] ?? '', { PATH: `${bin}:${process.env.PATH}` });
+    expect(cluster.prefetched).toEqual([]);
+    const [coming = ''] = readFileSync(cluster.prefetch('coming'), 'utf8').split(' ');
+    await ask(cluster, coming, { PATH: sleepless(cluster, join(cluster.folder, 'naps')) });
     expect(appointedIn(cluster.data)).toBeUndefined(); // it is not trusted again at once
     process.kill(reader, 'SIGCONT');
     await readerEnds(cluster.data);
