@@ -19,11 +19,18 @@ import { pageBytes, plainRules } from '../../support/increment-files.ts';
 import { testBackupId } from '../../support/streamed.ts';
 
 const olderId = '20261119T083000Z-000000010000000100000021-full-0badcafe';
-const commitment = { objectBytes: 9, storedBytes: 9, rawBytes: 2 ** 30, sha256: '0'.repeat(64), tableSha256: '0'.repeat(64) };
+const commitment = {
+  objectBytes: 9,
+  storedBytes: 9,
+  rawBytes: 2 ** 30,
+  sha256: '0'.repeat(64),
+  tableSha256: '0'.repeat(64),
+};
 /** When the parent began, and a minute before. */
 const startedMs = Date.parse(testManifest.startedAt);
 const startedNs = BigInt(startedMs) * 1_000_000n;
 const trustedNs = startedNs - 60_000_000_000n;
+const trusted = { parentStartedAt: new Date(startedMs), marginMs: 60_000 };
 const old = { mtimeNs: trustedNs - 1n, ctimeNs: trustedNs - 1n, inode: 5n };
 const owned = { uid: 26, gid: 26, mode: 0o600 };
 
@@ -133,7 +140,13 @@ describe('the parent’s list beside the walk', () => {
 
   it('names parts of several backups anew, whatever their indexes and gaps were, each once', async () => {
     const size = 40 * pageBytes;
-    const extents: Extent[] = [[8192, 90, 512], [8192, -1, 0], [8192, 3, 0], [8192, 90, 100], [size - 4 * 8192, 41, 7]];
+    const extents: Extent[] = [
+      [8192, 90, 512],
+      [8192, -1, 0],
+      [8192, 3, 0],
+      [8192, 90, 100],
+      [size - 4 * 8192, 41, 7],
+    ];
     const { known, increment } = await knownOf({
       lines: [
         part(90, olderId, 4),
