@@ -1,5 +1,5 @@
 /** The reader beside real servers: it goes when they go, hinders none of their ends, and is never where a PostgreSQL would bury it (H5). */
-import { existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
@@ -19,6 +19,17 @@ import { rowsOf } from '../support/recovery.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
+
+/** What the descriptors of a process lead to. */
+function openIn(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${name}`)];
+    } catch {
+      return []; // closed meanwhile
+    }
+  });
+}
 
 describe.each(torture ? [15, 17, 18] : [17])('the reader of PostgreSQL %s', (major) => {
   let archived: ArchivedRows;
@@ -59,6 +70,15 @@ describe.each(torture ? [15, 17, 18] : [17])('the reader of PostgreSQL %s', (maj
     letOn();
     await isOver(server);
     expect(node.starts).toBeLessThan(12); // the first segment, the end of the WAL and histories
+  });
+
+  it("holds no file of PostgreSQL's open, nor its log", async () => {
+    const { server } = await held();
+    const foreign = (path: string) =>
+      path === join(server.folder, 'log') || (path.startsWith(server.dataDirectory) && !path.includes('/.wal-t/'));
+    const shell = appointedIn(server.dataDirectory) ?? 0;
+    expect(openIn(shell)).toContain(join(prefetchIn(server), 'said'));
+    expect(processesOfReader(server.dataDirectory).flatMap(openIn).filter(foreign)).toEqual([]);
   });
 
   it('ends with a server that is stopped, and does not hold that up', async () => {
