@@ -1,4 +1,5 @@
 /** Increments that were made by hand, restored: from parts of many backups, in pieces of any size, whatever order they have. */
+import { randomFillSync } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -31,6 +32,7 @@ import { seededRandom } from '../support/random.ts';
 import { S3Server } from '../support/s3-server.ts';
 import { openS3Storage } from '../support/s3-storage.ts';
 import { testSystemIdentifier } from '../support/segment.ts';
+import { waitFor } from '../support/wait.ts';
 
 const identity = parseIdentity(generateIdentity());
 if (identity === undefined) throw new Error('no identity');
@@ -377,8 +379,8 @@ describe('H32: a hostile list', () => {
 
   it('with more zeros than its manifest has bytes is refused before they are made', async () => {
     const archive = await makeRepository();
-    const pieces: Piece[] = [{ lengthBytes: 2 ** 40, part: -1, offset: 0 }];
-    const members: Partial<FileLine> = { extents: [[2 ** 40, -1, 0]], sizeBytes: 2 ** 40 };
+    const pieces: Piece[] = [{ lengthBytes: 2 ** 31, part: -1, offset: 0 }];
+    const members: Partial<FileLine> = { extents: [[2 ** 31, -1, 0]], sizeBytes: 2 ** 31 };
     const files = [{ path: 'base/5/1', pieces: pieces.slice(1), members }];
     await storeMade(archive, { id, parts: [], files, manifest: { statistics: noStatistics } });
     await expect(restore(archive)).rejects.toMatchObject({
@@ -402,4 +404,85 @@ describe('from a bucket', () => {
     const chain = await storeChain(archive, { increments: 4, pages: 600, changed: 60 });
     await expectRestored(archive, chain.at(-1) as MadeBackup);
   });
+});
+
+describe('what is another, and looks sound by itself', () => {
+  /** Does not compress: all frames of a length have one length when they are stored. */
+  const random = (sizeBytes: number) => randomFillSync(Buffer.alloc(sizeBytes));
+
+  async function storeTwo(keys: Keys) {
+    const archive = await makeRepository(keys);
+    const parts = [
+      await storePart(archive, id, 1, random(3 * frame)),
+      await storePart(archive, id, 2, random(3 * frame)),
+    ];
+    const pieces = [0, 1].map((part): Piece => ({ lengthBytes: 8192, part, offset: 0 }));
+    await storeMade(archive, { id, parts, files: [{ path: 'base/5/1', pieces }] });
+    const fileOf = (part: number) => join(archive.storage.url.slice('file://'.length), keyOf(id, part));
+    return { archive, fileOf };
+  }
+
+  it.each([
+    ['plain', noKeys],
+    ['encrypted', encrypted],
+  ])('H45: another part of the same lengths is refused, %s', async (_, keys) => {
+    const { archive, fileOf } = await storeTwo(keys);
+    const other = readFileSync(fileOf(2));
+    expect(other.length).toBe(readFileSync(fileOf(1)).length);
+    writeFileSync(fileOf(1), other);
+    await expect(restore(archive)).rejects.toThrow(CorruptError);
+  });
+
+  it('H45: another frame of the same part is refused', async () => {
+    const { archive, fileOf } = await storeTwo(noKeys);
+    const content = readFileSync(fileOf(1));
+    const starts = [content.indexOf('28b52ffd', 0, 'hex')];
+    starts.push(content.indexOf('28b52ffd', (starts[0] ?? 0) + frame, 'hex'));
+    starts.push(content.indexOf('28b52ffd', (starts[1] ?? 0) + frame, 'hex'));
+    const [first = 0, second = 0, third = 0] = starts;
+    expect(third - second).toBe(second - first);
+    content.copy(content, first, second, third);
+    writeFileSync(fileOf(1), content);
+    await expect(restore(archive)).rejects.toThrow(/frame 0 is not the one/);
+  });
+
+  it('a file in pieces with another checksum than its line says is refused', async () => {
+    const archive = await makeRepository();
+    const parts = [await storePart(archive, madeId(0), 1, random(20_000))];
+    const pieces = [100, 9000].map((offset): Piece => ({ lengthBytes: 5000, part: 0, offset }));
+    await storeMade(archive, { id, parts, files: [{ path: 'base/5/1', pieces, members: { checksum: '0badcafe' } }] });
+    await expect(restore(archive)).rejects.toThrow(/"base\/5\/1" is not what was backed up: its checksum differs/);
+  });
+});
+
+it('tells each file its own checksum, whichever task ends first', async () => {
+  const archive = await makeRepository();
+  const parts = [
+    await storePart(archive, madeId(0), 1, noise(1, 2 * frame)),
+    await storePart(archive, id, 1, noise(2, frame)),
+  ];
+  const files = Array.from({ length: 4200 }, (_, index) => ({
+    path: `base/5/${100_000 + index}`,
+    pieces: [
+      { lengthBytes: 90, part: 0, offset: index * 100 },
+      { lengthBytes: 70, part: 1, offset: index * 100 },
+    ],
+  }));
+  await storeMade(archive, { id, parts, files });
+  const dir = join(temporaryFolder(), 'data');
+  const { counted } = counting(archive.storage);
+  let frames = 0;
+  const storage: Storage = {
+    ...counted,
+    get: async (key, options) => {
+      // the first of all frames comes when another task is done
+      if (key === keyOf(madeId(0), 1) && (options?.range?.length ?? 0) > 1000) {
+        frames += 1;
+        if (frames === 1) await waitFor('another task', () => existsSync(join(dir, '.wal-t-restore.parts')));
+      }
+      return counted.get(key, options);
+    },
+  };
+  await restore(archive, { dir, storage });
+  expect(await verifyBackup(dir)).toEqual(['global/pg_control: CRC is incorrect']);
 });
