@@ -31,7 +31,7 @@ export interface FolderEntry {
 
 /** Says of which backup the restore is that is under way here. */
 const markName = '.wal-t-restore.json';
-/** A line for each part that is done. */
+/** A line for each task that is done: a part, or files that were made together. */
 const finishedName = '.wal-t-restore.parts';
 
 export class RestoredFolder {
@@ -43,7 +43,7 @@ export class RestoredFolder {
   readonly #owner: 'as backed up' | NonNullable<FileAttributes['owner']> | undefined;
   readonly #path: string;
   readonly #locations: ReadonlyMap<string, BytePath>;
-  /** Parts whose files are all there and durable: an interrupted restore may have left others', of which nobody knows what they are. */
+  /** Tasks whose files are all there and durable: an interrupted restore may have left others', of which nobody knows what they are. */
   readonly #finished: ReadonlySet<string>;
 
   private constructor(
@@ -79,17 +79,17 @@ export class RestoredFolder {
     return new RestoredFolder(path, options, { isResumed, owner: await ownerRule(path), finished });
   }
 
-  /** Did an interrupted restore come to the end of this part? `commitment` tells it from every other. */
-  isFinished(commitment: string): boolean {
-    return this.#finished.has(commitment);
+  /** Did an interrupted restore come to the end of this task? Its name tells it from every other. */
+  isFinished(name: string): boolean {
+    return this.#finished.has(name);
   }
 
-  /** Remembers a part whose files are all there and durable. */
-  async noteFinished(commitment: string): Promise<void> {
+  /** Remembers a task whose files are all there and durable. */
+  async noteFinished(name: string): Promise<void> {
     try {
       const handle = await open(`${this.#path}/${finishedName}`, 'a', 0o600);
       try {
-        await handle.write(`${commitment}\n`);
+        await handle.write(`${name}\n`);
         await handle.sync();
       } finally {
         await handle.close();

@@ -207,6 +207,7 @@ it('reads each frame that is needed once, nothing twice, and of what is not need
     at(0, 0),
     at(1, 5),
     at(0, 20_000),
+    at(0, 3 * frame),
     at(1, frame),
     at(0, 30 * frame - 100),
     at(-1, 0),
@@ -226,7 +227,7 @@ it('reads each frame that is needed once, nothing twice, and of what is not need
   const ofParts = ranges.filter(({ key }) => key !== keyOf(id, 2));
   const [table = 0, ...others] = ofParts.filter(({ key }) => key === keyOf(madeId(0), 1)).map(({ length }) => length);
   expect(table).toBe(8 + 9 + 12 * 41);
-  expect(others).toHaveLength(3); // the frames 0, 29 and 30, 39
+  expect(others).toHaveLength(4); // the frames 0, 3, 29 and 30, 39
   expect(ofParts.filter(({ key }) => key === keyOf(id, 1))).toHaveLength(2);
   expect(fetchedBytes).toBeLessThan(0.3 * (parts[0]?.line.objectBytes ?? 0));
 });

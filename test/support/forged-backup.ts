@@ -38,7 +38,7 @@ export function sealedList(lines: readonly RawLine[]): AsyncIterable<Uint8Array>
   return sealLines(bytesOf(linesText(lines)), () => countLines(lines));
 }
 
-export function countLines(lines: readonly RawLine[]) {
+function countLines(lines: readonly RawLine[]) {
   const count = (type: string) => lines.filter((line) => typeof line === 'object' && line.type === type).length;
   return { parts: count('part'), files: count('file'), folders: count('folder'), tablespaces: count('tablespace') };
 }
