@@ -220,7 +220,8 @@ async function runTask(restore: Restore, crew: Crew, task: RestoreTask): Promise
   } finally {
     restore.syncing.give(turn);
   }
-  if (task.kind === 'window' || task.part.last !== true) await target.noteFinished(name);
+  const parts = task.kind === 'part' ? [task.part] : task.parts;
+  if (!parts.some(({ last }) => last === true)) await target.noteFinished(name);
 }
 
 function report({ manifest, doneBytes, report }: Restore): void {
