@@ -174,7 +174,7 @@ export interface Chain {
 
 /** The relation whose pages change, and one that never does. */
 export const changing = 'base/5/16384';
-export const unchanging = 'base/5/16385';
+const unchanging = 'base/5/16385';
 
 /** A full backup, and increments that each changed some pages at random: the oldest first. Their pages have checksums. */
 export async function storeChain(
