@@ -11,7 +11,7 @@ import {
   type KnownFile,
 } from '../../src/commands/basebackup-push/changed-file.ts';
 import { VisiblePages } from '../../src/commands/basebackup-push/visible-pages.ts';
-import { findBadPages } from '../../src/postgres/page.ts';
+import { makePageSum } from '../../src/postgres/page-sum.ts';
 import { temporaryFolder } from './folders.ts';
 
 export const pageBytes = 8192;
@@ -33,6 +33,7 @@ export interface PageFields {
   readonly lower?: number;
   readonly upper?: number;
   readonly special?: number;
+  readonly sizeAndVersion?: number;
   readonly seed?: number;
 }
 
@@ -43,18 +44,19 @@ export function makePage(fields: PageFields = {}): Buffer {
   page.writeUInt32LE(Number(lsn >> 32n), 0);
   page.writeUInt32LE(Number(lsn & 0xffff_ffffn), 4);
   page.writeUInt16LE(0, 8);
-  for (const [index, number] of [flags, lower, upper, special].entries()) page.writeUInt16LE(number, 10 + 2 * index);
+  const { sizeAndVersion = pageBytes + 4 } = fields;
+  const header = [flags, lower, upper, special, sizeAndVersion];
+  for (const [index, number] of header.entries()) page.writeUInt16LE(number, 10 + 2 * index);
   return page;
 }
 
-/** The same with the checksum that it has as that block. Found by trying: findBadPages is tested against PostgreSQL's own pages. */
+/** The same with the checksum that it has as that block, as `pg_checksum_page` computes it. */
 export function withChecksum(page: Buffer, block: number): Buffer {
-  for (let checksum = 1; checksum <= 0xffff; checksum += 1) {
-    page.writeUInt16LE(checksum, 8);
-    const options = { firstBlock: block, startLsn: 2n ** 64n - 1n, pageSizeBytes: pageBytes };
-    if (findBadPages(page, options).length === 0) return page;
-  }
-  throw new Error('no checksum fits');
+  const { memory, sum } = makePageSum();
+  memory.set(page);
+  memory.fill(0, 8, 10);
+  page.writeUInt16LE((((sum(page.length) ^ block) >>> 0) % 65_535) + 1, 8);
+  return page;
 }
 
 /** So many sound pages: more than 128 KiB, so that a file of them is not stored whole for being small. */

@@ -35,10 +35,11 @@ describe('a page that is read', () => {
     ['has a later LSN, in its upper half', { lsn: 0x3_0000_0000n }],
     ['has an LSN of no WAL that there is', { lsn: 2n ** 64n - 1n }],
     ['has flags that nobody sets', { flags: 0x0008 }],
-    ['has a header that ends before it does', { lower: 23 }],
+    ['is of another size', { sizeAndVersion: 4096 + 4 }],
     ['has a header that ends behind its free space', { lower: 101 }],
-    ['has free space that ends behind its end', { upper: 8191, special: 8190 }],
-    ['has a special space behind its end', { special: 8193 }],
+    ['has free space that ends behind its end', { upper: 8185, special: 8184 }],
+    ['has a special space behind its end', { special: 8200 }],
+    ['has a special space that is not aligned', { special: 8188 }],
     ['is new', { upper: 0, lower: 0, special: 0 }],
   ])('is stored if it %s', (_what, fields) => {
     const pages = manyPages();
