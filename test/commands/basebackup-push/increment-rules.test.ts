@@ -144,7 +144,9 @@ describe('H42: a page that the parent does not have', () => {
     const piece = Buffer.alloc(100, 1);
     const fresh = { offset: 37 * pageBytes, lengthBytes: 100 };
     for (const before of [pages, [...pages.slice(0, 37), piece]]) {
-      expect(askFresh({ now: [...pages.slice(0, 37), piece], line: lineOf(before) })).toEqual([fresh]);
+      const asked = { now: [...pages.slice(0, 37), piece], line: lineOf(before) };
+      expect(askFresh(asked)).toEqual([fresh]);
+      expect(askFresh({ ...asked, changes: new Uint32Array() })).toEqual([fresh]);
     }
   });
 
@@ -199,6 +201,7 @@ describe('a file that changed', () => {
     const stale = (...parts: number[]) => ({ staleParts: new Set(parts) });
     const page35 = [34]; // its last 10 bytes
     expect(freshPages({ now: pages, line, rules: stale(4) })).toEqual(page35);
+    expect(freshPages({ now: pages, line, rules: stale(0) })).toEqual([...pages.keys()].slice(0, 35));
     expect(freshPages({ now: pages, line, rules: stale(5) })).toEqual([35, 36, 37, 38, 39]);
     expect(freshPages({ now: pages, line, rules: stale(4, 5), changes: 'times', sameTimes: true })).toHaveLength(6);
     expect(freshPages({ now: pages, line, rules: stale(4), changes: new Uint32Array() })).toEqual(page35);
@@ -219,6 +222,7 @@ describe('what is no main fork of a relation', () => {
     flipped[8191] = 77; // its LSN is old, and its header is sound
     expect(freshPages({ now: but(pages, 299, flipped), line })).toBe('whole');
     expect(freshPages({ now: pages.slice(0, 299), line })).toBe('whole');
+    expect(freshPages({ now: pages.slice(0, 256), line })).toBe('whole'); // all that is left is as it was
     expect(freshPages({ now: [...pages, makePage()], line })).toBe('whole');
   });
 
