@@ -66,7 +66,7 @@ async function fetch(id: string): Promise<PostgresServer> {
 /** The same, recovered to the end of what is archived, and open. It archives nothing. */
 async function open(id: string): Promise<PostgresServer> {
   const copy = await fetch(id);
-  copy.configure({ archive_mode: 'off', recovery_target_timeline: 'current' });
+  copy.configure({ archive_mode: 'off', recovery_target_timeline: 'current', recovery_target_lsn: '' });
   copy.signal('recovery.signal');
   await copy.open();
   return copy;
