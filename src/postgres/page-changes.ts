@@ -17,7 +17,7 @@ export interface PageComparison {
   readonly checksums: boolean;
   /**
    * Did the parent's page of that block say that all on it is visible? Undefined: not known, so the page counts as changed.
-   * To be left out where the cluster has checksums or `wal_log_hints`, at the parent's time and now: the flag comes with an LSN there (H36).
+   * Without it the flag is not looked at: only where it is known that it comes with an LSN (H36).
    */
   readonly isKnownVisible?: ((block: number) => boolean | undefined) | undefined;
 }

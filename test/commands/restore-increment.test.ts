@@ -13,6 +13,7 @@ import { generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
 import { fetchBackup } from '../../src/commands/basebackup-fetch.ts';
 import { CorruptError } from '../../src/errors.ts';
+import { limits } from '../../src/limits.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { verifyBackup } from '../support/backup-manifest.ts';
 import { makeContext } from '../support/context.ts';
@@ -365,7 +366,10 @@ describe('H32: a hostile list', () => {
   it.each<[string, Partial<FileLine>]>([
     [
       'more pieces than a file may have',
-      { extents: Array.from({ length: 40_000 }, () => [1, -1, 0] as const), sizeBytes: 40_000 },
+      {
+        extents: Array.from({ length: limits.extentsOfFile + 1 }, () => [1, -1, 0] as const),
+        sizeBytes: limits.extentsOfFile + 1,
+      },
     ],
     ['pieces behind the end of their part', { extents: [[100, 0, frame - 99]] }],
     ['pieces of a part that is not listed', { extents: [[100, 7, 0]] }],
