@@ -22,9 +22,9 @@ export interface Scatter {
 }
 
 /** All parts that are needed hold no more than so many times the bytes of the files: what is above is dead, and read in vain. */
-export const mostOverhead = 1.3;
+const mostOverhead = 1.3;
 /** A part of which less than this share is needed goes in any case. */
-export const leastLiveShare = 0.25;
+const leastLiveShare = 0.25;
 /** What is stored afresh for it in one increment: this share of the cluster, and no less than so many bytes. */
 const budgetShare = 0.05;
 const leastBudgetBytes = 64 * 1024 * 1024;
