@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { limits } from '../limits.ts';
 
-const pieceBytes: number = limits.frameRawBytes;
+export const pieceBytes: number = limits.frameRawBytes;
 const hashBytes = 16;
 
 /** The first half of the SHA-256 of one piece. */

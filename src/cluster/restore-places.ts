@@ -22,8 +22,12 @@ export async function namesIn(path: BytePath): Promise<readonly string[] | undef
   }
 }
 
-/** Below the data directory is a place, too, as in a restore beside the cluster. */
-export async function expectFreePlaces(root: BytePath, tablespaces: readonly TablespacePlace[]): Promise<void> {
+/** Below the data directory is a place, too, as in a restore beside the cluster. Those of `own` need not be empty. */
+export async function expectFreePlaces(
+  root: BytePath,
+  tablespaces: readonly TablespacePlace[],
+  own: readonly BytePath[] = [],
+): Promise<void> {
   const seen = new Set<BytePath>();
   for (const { location } of tablespaces) {
     const where = showPath(location);
@@ -35,6 +39,7 @@ export async function expectFreePlaces(root: BytePath, tablespaces: readonly Tab
       });
     }
     seen.add(location);
+    if (own.includes(location)) continue;
     if (((await namesIn(location)) ?? []).length === 0) continue;
     throw new HostError(`the tablespace's place "${where}" is not empty`, {
       hint: `Another cluster may live there. Send it elsewhere: --tablespace-mapping ${where}=/another/folder`,

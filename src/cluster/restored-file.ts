@@ -85,9 +85,9 @@ export function openNew(target: BytePath): OpenFile {
   return opened(target, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL);
 }
 
-/** One that was made here. */
+/** One that was made here, or looked at. */
 export function openAgain(target: BytePath): OpenFile {
-  return opened(target, constants.O_WRONLY);
+  return opened(target, constants.O_RDWR);
 }
 
 function opened(target: BytePath, flags: number): OpenFile {

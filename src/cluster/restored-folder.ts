@@ -6,6 +6,7 @@ import { type BytePath, showPath, toBytePath, toFilePath } from '../byte-path.ts
 import { type Bytes, bytesOf } from '../bytes.ts';
 import { makeFolders, replaceFile, syncFolder } from '../durable-file.ts';
 import { CorruptError, HostError, systemErrorCode } from '../errors.ts';
+import { overName } from './old-cluster.ts';
 import { expectFreePlaces, expectSpace, namesIn, type TablespacePlace, unwritable } from './restore-places.ts';
 import { type FileAttributes, temporaryEnding } from './restored-file.ts';
 
@@ -45,17 +46,24 @@ export class RestoredFolder {
   readonly #locations: ReadonlyMap<string, BytePath>;
   /** Tasks whose files are all there and durable: an interrupted restore may have left others', of which nobody knows what they are. */
   readonly #finished: ReadonlySet<string>;
+  /** Is `pg_wal` a link that was there before, and stays? */
+  readonly #keepsWalLink: boolean;
 
   private constructor(
     path: string,
-    { tablespaces }: FolderOptions,
-    found: Pick<RestoredFolder, 'isResumed'> & { owner: OwnerRule; finished: ReadonlySet<string> },
+    { tablespaces }: Pick<FolderOptions, 'tablespaces'>,
+    found: Pick<RestoredFolder, 'isResumed'> & {
+      owner: OwnerRule;
+      finished: ReadonlySet<string>;
+      keepsWalLink: boolean;
+    },
   ) {
     this.#path = path;
     this.root = toBytePath(path);
     this.isResumed = found.isResumed;
     this.#owner = found.owner;
     this.#finished = found.finished;
+    this.#keepsWalLink = found.keepsWalLink;
     this.#locations = new Map(tablespaces.map(({ oid, location }) => [oid, location]));
   }
 
@@ -76,7 +84,21 @@ export class RestoredFolder {
       throw unwritable(toBytePath(path), error);
     }
     const finished = isResumed ? await readFinished(path) : new Set<string>();
-    return new RestoredFolder(path, options, { isResumed, owner: await ownerRule(path), finished });
+    return new RestoredFolder(path, options, {
+      isResumed,
+      owner: await ownerRule(path, markName),
+      finished,
+      keepsWalLink: false,
+    });
+  }
+
+  /** A data directory that is restored over: it is marked, and has no pg_control any more. */
+  static async over(
+    path: string,
+    options: Pick<FolderOptions, 'tablespaces'> & { readonly keepsWalLink: boolean },
+  ): Promise<RestoredFolder> {
+    const found = { isResumed: true, finished: new Set<string>(), keepsWalLink: options.keepsWalLink };
+    return new RestoredFolder(path, options, { ...found, owner: await ownerRule(path, overName) });
   }
 
   /** Did an interrupted restore come to the end of this task? Its name tells it from every other. */
@@ -117,6 +139,7 @@ export class RestoredFolder {
 
   /** Open to nobody else until it is finished. */
   async makeFolder({ path }: FolderEntry): Promise<void> {
+    if (path === 'pg_wal' && this.#keepsWalLink) return;
     await makePlainFolder(`${this.root}/${path}`);
   }
 
@@ -142,6 +165,7 @@ export class RestoredFolder {
 
   /** Owner and mode as they were, and durable with all that it names. */
   async finishFolder(entry: FolderEntry): Promise<void> {
+    if (entry.path === 'pg_wal' && this.#keepsWalLink) return; // what it leads to was made anew
     const target = entry.type === 'folder' ? `${this.root}/${entry.path}` : this.#locationOf(entry.path);
     try {
       await this.#give(target, entry);
@@ -183,7 +207,7 @@ export class RestoredFolder {
       await rename(toFilePath(`${control}${temporaryEnding}`), toFilePath(control));
       await syncFolder(dirname(showPath(control)));
       await rm(`${this.#path}/${finishedName}`, { force: true });
-      await rm(`${this.#path}/${markName}`);
+      for (const mark of [markName, overName]) await rm(`${this.#path}/${mark}`, { force: true });
       await syncFolder(this.#path);
     } catch (error) {
       throw unwritable(this.root, error);
@@ -218,10 +242,9 @@ async function takeControlFile(path: string): Promise<void> {
 }
 
 /** Only root can give files away: to the owner that the folder has, or had before it was filled, else to whom they belonged. */
-async function ownerRule(path: string): Promise<OwnerRule> {
+async function ownerRule(path: string, mark: string): Promise<OwnerRule> {
   const folder = await stat(path);
-  const mark = `${path}/${markName}`;
-  const made = await stat(mark);
+  const made = await stat(`${path}/${mark}`);
   if (made.uid !== 0) return undefined;
   return folder.uid === 0 ? 'as backed up' : { uid: folder.uid, gid: folder.gid };
 }
@@ -235,12 +258,17 @@ async function expectOwn(
   // killed before it was marked, a restore has left nothing but the mark's temporary file
   const isEmpty = names === undefined || names.every((name) => name.startsWith(`${markName}.wal-t-`));
   if (isEmpty) return false;
+  if (names.includes(overName)) {
+    throw new HostError(`"${path}" holds an unfinished restore with --delta`, {
+      hint: 'Go on with --delta. Nothing was changed.',
+    });
+  }
   const begun = names.includes(markName) ? await readMark(`${path}/${markName}`) : undefined;
   if (resume && begun === backup) return true;
   if (begun === undefined) {
     throw new HostError(`"${path}" is not empty`, {
       detail: names.includes('PG_VERSION') ? 'it looks like the data directory of a cluster' : undefined,
-      hint: 'Give an empty folder, or one that does not exist yet. Nothing was changed.',
+      hint: 'Give an empty folder, or one that does not exist yet; or --delta, which changes a stopped cluster into the backup. Nothing was changed.',
     });
   }
   throw new HostError(`"${path}" holds an unfinished restore of backup ${begun}`, {

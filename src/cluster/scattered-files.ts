@@ -1,8 +1,8 @@
 /**
- * Restored files whose content comes in pieces, in any order and from many places: made with their length, so that what is never written is zeros, and
- * written at any position. Few are open at the same time. Durable only after `syncFiles`.
+ * Restored files whose content comes in pieces, in any order and from many places: made with their length, so that what is never written is zeros, or
+ * there already, and written at any position. Few are open at the same time. Durable only after `syncFiles`.
  */
-import { closeSync, ftruncateSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { BytePath } from '../byte-path.ts';
 import { limits } from '../limits.ts';
 import {
@@ -25,6 +25,24 @@ export class ScatteredFiles {
     const file = openNew(target);
     this.#open.set(target, file);
     attempt(target, () => ftruncateSync(file.fd, sizeBytes));
+  }
+
+  /** One that is there: of its old content as much stays as there is room for. */
+  async resize(target: BytePath, sizeBytes: number): Promise<void> {
+    const { fd } = await this.#take(target);
+    attempt(target, () => ftruncateSync(fd, sizeBytes));
+  }
+
+  /** Is this there at `position`? `memory` is at least as long. */
+  async holds(target: BytePath, chunk: Uint8Array, { position, memory }: { position: number; memory: Buffer }) {
+    const { fd } = await this.#take(target);
+    return attempt(target, () => {
+      let read = 0;
+      for (let more = -1; more !== 0 && read < chunk.length; read += more) {
+        more = readSync(fd, memory, read, chunk.length - read, position + read);
+      }
+      return memory.subarray(0, read).equals(chunk);
+    });
   }
 
   async write(target: BytePath, chunk: Uint8Array, position: number): Promise<void> {

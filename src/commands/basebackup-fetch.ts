@@ -1,5 +1,6 @@
 /**
- * basebackup-fetch DIR [NAME|LATEST]: the files of a base backup, out of the archive into an empty folder. Recovery is PostgreSQL's, or `restore`'s.
+ * basebackup-fetch DIR [NAME|LATEST]: the files of a base backup, out of the archive into an empty folder, or with `delta` over a stopped cluster,
+ * of which all that fits is kept. Recovery is PostgreSQL's, or `restore`'s.
  *
  * `global/pg_control` comes last, when everything else is durable: PostgreSQL starts no cluster without it, so half a restore is none.
  * The list of files is read as if an enemy had written it (H32): folders and files are made new, and nothing is ever written through a link.
@@ -14,6 +15,7 @@ import { controlFilePath, tablespaceMapPath } from '../archive/files-paths.ts';
 import { type BackupManifest, readManifest } from '../archive/manifest.ts';
 import { readStream } from '../archive/part.ts';
 import { parsePath, showPath, toBytePath } from '../byte-path.ts';
+import { openOldCluster } from '../cluster/old-cluster.ts';
 import type { TablespacePlace } from '../cluster/restore-places.ts';
 import { syncFiles } from '../cluster/restored-file.ts';
 import { RestoredFolder } from '../cluster/restored-folder.ts';
@@ -24,6 +26,7 @@ import { type Batch, type RestoredBatch, targetsOf } from './basebackup-fetch/ba
 import { ComputedChecksums } from './basebackup-fetch/computed-checksums.ts';
 import type { PartRestore } from './basebackup-fetch/restore-part.ts';
 import type { WindowRestore } from './basebackup-fetch/restore-window.ts';
+import { type OldWal, type TakenOver, takeOver } from './basebackup-fetch/take-over.ts';
 import { type RestoreTask, tasksOf } from './basebackup-fetch/tasks.ts';
 import type { Context } from './context.ts';
 import { type Crew, Pool } from './crew.ts';
@@ -37,6 +40,8 @@ export interface BasebackupFetchArguments {
   readonly tablespaceMapping: ReadonlyMap<string, string>;
   /** Go on with what an interrupted restore has left. */
   readonly resume: boolean;
+  /** What is there may be a stopped cluster: it is changed into the backup. Where nothing is there it is as without; interrupted, it always goes on. */
+  readonly delta?: boolean;
 }
 
 export interface BasebackupFetchResult {
@@ -44,10 +49,12 @@ export interface BasebackupFetchResult {
   readonly folder: string;
   readonly tablespaces: readonly { readonly oid: string; readonly location: string }[];
   readonly seconds: number;
-  /** Bytes of files that an interrupted restore had left, and that were right. */
+  /** Bytes of files that were there, and that were right: an interrupted restore had left them, or the old cluster. */
   readonly keptBytes: number;
   /** Bytes that came from the storage: of parts and of the list of files. */
   readonly fetchedBytes: number;
+  /** What became of the pg_wal of the cluster that was there; undefined where none was. */
+  readonly oldWal: OldWal | undefined;
 }
 
 /** Returns when every file is there, was verified and is durable. */
@@ -58,7 +65,8 @@ export async function basebackupFetch(
   const archive = await openArchive(context);
   const { id } = chooseBackup(await readCatalogue(context, archive), args.name);
   const manifest = await readManifest(archive, id, context);
-  return fetchBackup(context, { archive, manifest, ...args, again: `basebackup-fetch ${args.dir} ${id} --resume` });
+  const again = `basebackup-fetch ${args.dir} ${id} ${args.delta === true ? '--delta' : '--resume'}`;
+  return fetchBackup(context, { archive, manifest, ...args, again });
 }
 
 export interface FetchOptions extends Omit<BasebackupFetchArguments, 'name'> {
@@ -67,7 +75,7 @@ export interface FetchOptions extends Omit<BasebackupFetchArguments, 'name'> {
   /** The command that goes on with it when it is interrupted. */
   readonly again: string;
   /** Done when all files are there and before they are a cluster: whatever it writes must be durable when it returns. */
-  readonly settle?: (target: RestoredFolder) => Promise<void>;
+  readonly settle?: (target: RestoredFolder, oldWal: OldWal | undefined) => Promise<void>;
 }
 
 /** The files of one backup. */
@@ -76,44 +84,53 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
   const { archive, manifest, again, settle } = options;
   const folder = resolve(context.workingDirectory, options.dir);
   const tablespaces = placeTablespaces(manifest, options.tablespaceMapping);
-  const target = await RestoredFolder.prepare(folder, {
-    backup: manifest.id,
-    resume: options.resume,
-    rawBytes: manifest.statistics.rawBytes,
-    tablespaces,
-    again,
-  });
+  const old = options.delta === true ? await openOldCluster(folder) : undefined;
+  const prepare = async () => {
+    const resume = options.resume || options.delta === true;
+    const { rawBytes } = manifest.statistics;
+    return {
+      target: await RestoredFolder.prepare(folder, { backup: manifest.id, resume, rawBytes, tablespaces, again }),
+    };
+  };
+  const checkList = async () => {
+    for await (const _ of filesOf({ ...context, archive, manifest })) context.signal.throwIfAborted();
+  };
+  const hint = old === undefined ? `Go on with "${again}", or remove the folder.` : `Go on with "${again}".`;
+  const prepared: Prepared =
+    old === undefined ? await prepare() : await takeOver(context, old, { manifest, tablespaces, checkList });
+  const { target, wal: oldWal } = prepared;
   const restore: Restore = {
     ...context,
+    ...prepared,
     archive,
     manifest,
-    target,
     syncing: new Pool(['turn']),
     checksums: new ComputedChecksums(manifest.manifestChecksums),
     keptBytes: 0,
-    fetchedBytes: 2 * manifest.files.objectBytes, // the list is read twice
+    fetchedBytes: (old === undefined ? 2 : 3) * manifest.files.objectBytes, // so often the list is read
     doneBytes: 0,
   };
   try {
     await restoreFiles(restore);
-    await settle?.(target);
+    await settle?.(target, oldWal);
     await target.finish(toBytePath(controlFilePath), formatManifest(restore));
   } catch (error) {
-    context.log.warning(`"${folder}" is not complete: PostgreSQL cannot start from it`, {
-      hint: `Go on with "${again}", or remove the folder.`,
-    });
+    context.log.warning(`"${folder}" is not complete: PostgreSQL cannot start from it`, { hint });
     throw error;
   }
   const seconds = (performance.now() - startedMs) / 1000;
   const placed = tablespaces.map(({ oid, location }) => ({ oid, location: showPath(location) }));
   const { keptBytes, fetchedBytes } = restore;
-  return { manifest, folder, tablespaces: placed, seconds, keptBytes, fetchedBytes };
+  return { manifest, folder, tablespaces: placed, seconds, keptBytes, fetchedBytes, oldWal };
 }
 
-interface Restore extends Context {
+interface Prepared extends Partial<Omit<TakenOver, 'target'>> {
+  readonly target: RestoredFolder;
+}
+
+interface Restore extends Context, Prepared {
   readonly archive: Archive;
   readonly manifest: BackupManifest;
-  readonly target: RestoredFolder;
   /** The files of one part after the other are made durable, here, while the workers go on. */
   readonly syncing: Pool<'turn'>;
   /** Of files whose lines have none. */
@@ -146,7 +163,11 @@ function placeTablespaces({ tablespaces }: BackupManifest, mapping: ReadonlyMap<
  * Every line of the backup's list of files that is to be restored, checked. `tablespace_map` is not: PostgreSQL would make the links anew
  * from it when it starts, to where the tablespaces were. They are made already, as by `pg_basebackup` in plain format.
  */
-async function* filesOf({ archive, manifest, signal }: Restore): AsyncGenerator<FilesLine> {
+async function* filesOf({
+  archive,
+  manifest,
+  signal,
+}: Pick<Restore, 'archive' | 'manifest' | 'signal'>): AsyncGenerator<FilesLine> {
   const stream = readStream(archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
   for await (const line of clusterLines(parseLines(stream))) {
     if (line.type !== 'file' || line.path !== tablespaceMapPath) yield line;
@@ -179,7 +200,10 @@ const tasksAhead = 2;
 
 /** Parts and files. Folders and links are made on the way, since the list names them before what they hold. */
 async function* entriesMade(restore: Restore): AsyncGenerator<FileLine | PartLine> {
+  const { surplus } = restore;
   for await (const line of filesOf(restore)) {
+    if (line.type !== 'part') await surplus?.upTo(line);
+    else if (line.last === true) await surplus?.toEnd(); // what follows has an order of its own
     if (line.type === 'folder') await restore.target.makeFolder(line);
     else if (line.type === 'tablespace') await restore.target.makeTablespace(line);
     else yield line;
@@ -199,12 +223,13 @@ async function runTask(restore: Restore, crew: Crew, task: RestoreTask): Promise
     left: target.isResumed ? (target.isFinished(name) ? 'whole' : 'unknown') : 'nothing',
   };
   const { systemIdentifier, keys } = archive;
+  const parts = task.kind === 'part' ? [task.part] : task.parts;
   const work =
-    task.kind === 'part'
+    task.kind === 'part' && restore.surplus === undefined
       ? { kind: 'restore-part', batch: { ...batch, part: task.part } satisfies PartRestore }
       : {
-          kind: 'restore-window',
-          batch: { ...batch, parts: task.parts, pages: pageRules(manifest) } satisfies WindowRestore,
+          kind: restore.surplus === undefined ? 'restore-window' : 'restore-over',
+          batch: { ...batch, parts, pages: pageRules(manifest) } satisfies WindowRestore,
         };
   const lacking = restore.checksums.expect();
   const done = await crew.run<RestoredBatch>({ systemIdentifier, keys, ...work }, (bytes) => {
@@ -220,7 +245,7 @@ async function runTask(restore: Restore, crew: Crew, task: RestoreTask): Promise
   } finally {
     restore.syncing.give(turn);
   }
-  const parts = task.kind === 'part' ? [task.part] : task.parts;
+  if (restore.surplus !== undefined) return; // what is right is found anew each time
   if (!parts.some(({ last }) => last === true)) await target.noteFinished(name);
 }
 

@@ -2,6 +2,7 @@
 import type { Archive } from '../archive/archive.ts';
 import type { Keys } from '../codec/keys.ts';
 import type { Storage } from '../storage/storage.ts';
+import { restoreOver } from './basebackup-fetch/restore-over.ts';
 import { type PartRestore, restorePart } from './basebackup-fetch/restore-part.ts';
 import { restoreWindow, type WindowRestore } from './basebackup-fetch/restore-window.ts';
 import { type PartBatch, storePart } from './basebackup-push/store-part.ts';
@@ -20,6 +21,7 @@ const tasks: Readonly<Record<string, Work>> = {
   'store-part': (archive, { batch }, options) => storePart(archive, batch as PartBatch, options),
   'restore-part': (archive, { batch }, options) => restorePart(archive, batch as PartRestore, options),
   'restore-window': (archive, { batch }, options) => restoreWindow(archive, batch as WindowRestore, options),
+  'restore-over': (archive, { batch }, options) => restoreOver(archive, batch as WindowRestore, options),
   'verify-part': (archive, { batch }, options) => verifyPart(archive, batch as VerifyBatch, options),
 };
 

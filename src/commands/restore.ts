@@ -15,12 +15,14 @@ import { type ForeignSetting, findForeignSettings } from '../cluster/foreign-set
 import { writeRecoverySettings } from '../cluster/recovery-settings.ts';
 import type { RestoredFolder } from '../cluster/restored-folder.ts';
 import { UsageError } from '../errors.ts';
+import { parseWalFileName } from '../postgres/wal-file-name.ts';
 import { chooseBackup, openArchive, readCatalogue } from './backups.ts';
 import { type BasebackupFetchResult, fetchBackup } from './basebackup-fetch.ts';
 import type { Context } from './context.ts';
 import { statementsFor } from './restore/arming.ts';
 import { type Choice, choiceIn, withReadable } from './restore/choice.ts';
 import { followedTimeline } from './restore/followed-timeline.ts';
+import { offerWal } from './restore/offered-wal.ts';
 import { planRestore, type RestorePlan } from './restore/plan.ts';
 import { recoveryValues } from './restore/recovery-values.ts';
 import { describeTarget, type GivenTarget, parseTarget, parseTime, type RecoveryTarget } from './restore/target.ts';
@@ -43,6 +45,8 @@ export interface RestoreArguments {
   readonly dryRun: boolean;
   readonly scan: boolean;
   readonly resume: boolean;
+  /** Over a stopped cluster, of which all that fits is kept. */
+  readonly delta?: boolean;
   /** The shell command of our own wal-fetch with these flags, `%f` and `%p` in place, as PostgreSQL must call it. */
   readonly walFetch: (flags: readonly string[]) => string;
   /** The command line that goes on with the restore of this backup when it is interrupted. */
@@ -59,6 +63,8 @@ export interface RestoreResult {
   readonly walBytes: number;
   /** Undefined when nothing was done. */
   readonly restored: BasebackupFetchResult | undefined;
+  /** Segments of the old pg_wal that were never archived, and that recovery goes on into. */
+  readonly offeredWal: readonly string[];
   readonly foreignSettings: readonly ForeignSetting[];
   /** SQL for when it is open: makes a copy beside the production server; takes back what was set for the recovery. */
   readonly statements: { readonly arming: readonly string[]; readonly recovery: readonly string[] };
@@ -94,26 +100,57 @@ export async function restore(context: Context, args: RestoreArguments): Promise
   const { segmentSizeBytes } = choice.wal;
   const result = { plan, folder, signal, settings, beside, walBytes: plan.segments * segmentSizeBytes } as const;
   if (args.dryRun) return { ...result, ...nothingDone };
+  let offeredWal: readonly string[] = [];
+  const isToTheEnd = stop.kind === 'end' && !args.standby && plan.endAt === undefined;
   const restored = await fetchBackup(context, {
     archive,
     manifest: plan.backup,
     dir: folder,
     tablespaceMapping: beside ? withinFolder(plan, folder, args.tablespaceMapping) : args.tablespaceMapping,
     resume: args.resume,
+    delta: args.delta === true,
     again: args.again(plan.backup.id),
-    settle: (made: RestoredFolder) =>
-      writeRecoverySettings(folder, { signal, settings, comment: commentFor(plan, beside) }, (path) =>
+    settle: async (made: RestoredFolder, oldWal) => {
+      if (oldWal !== undefined && isToTheEnd) {
+        offeredWal = await offerWal(context, archive, { plan, target: made, oldWal, folder });
+      }
+      await writeRecoverySettings(folder, { signal, settings, comment: commentFor(plan, beside) }, (path) =>
         made.giveFile(path),
-      ),
+      );
+    },
   });
+  warnOfOthers(context, plan, restored);
   const configFile = await outsideConfig(folder);
   const files = [configFile ?? 'postgresql.conf', 'postgresql.auto.conf'];
   const foreignSettings = await findForeignSettings(folder, files, args);
-  return { ...result, restored, foreignSettings, statements: await statementsFor(folder, settings), configFile };
+  return {
+    ...result,
+    restored,
+    offeredWal,
+    foreignSettings,
+    statements: await statementsFor(folder, settings),
+    configFile,
+  };
+}
+
+/** The old server's own timeline may have been unknown to the archive when the plan was made. */
+function warnOfOthers({ log }: Context, { way, timeline }: RestorePlan, { oldWal }: BasebackupFetchResult): void {
+  const numbers = oldWal?.pushed.map((name) => parseWalFileName(name)?.timeline ?? timeline) ?? [];
+  for (const other of new Set(numbers)) {
+    if (way.some((leg) => leg.timeline === other)) continue;
+    log.warning(
+      `the old pg_wal had unarchived WAL of timeline ${other}, and this restore follows timeline ${timeline}`,
+      {
+        detail: 'it is archived now',
+        hint: `If that is what is wanted, restore again with --target-timeline ${other}.`,
+      },
+    );
+  }
 }
 
 const nothingDone = {
   restored: undefined,
+  offeredWal: [],
   foreignSettings: [],
   statements: { arming: [], recovery: [] },
   configFile: undefined,

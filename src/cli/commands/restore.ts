@@ -7,6 +7,7 @@ import { parseTablespaceMapping } from '../arguments.ts';
 import { type AddCommand, formatJson, jsonFlag } from '../command.ts';
 import { longCommand } from '../long-command.ts';
 import { environmentAdvice, ownCommand, shellQuoted } from '../own-commands.ts';
+import { amounts, deltaFlag, dirDescription, oldWalLines } from '../restored.ts';
 import { print } from '../terminal.ts';
 
 const program = 'restore';
@@ -17,7 +18,7 @@ export const addRestore: AddCommand = (parser, setJob) =>
     'bring a cluster back to a moment',
     (options) =>
       options
-        .positional('dir', { type: 'string', demandOption: true, describe: 'the new data directory: empty, or absent' })
+        .positional('dir', { type: 'string', demandOption: true, describe: dirDescription })
         .option('target-time', { type: 'string', requiresArg: true, describe: 'such as "2026-11-20 08:30:00+01"' })
         .option('target-lsn', { type: 'string', requiresArg: true, describe: 'such as 16/B374D848' })
         .option('target-name', { type: 'string', requiresArg: true, describe: 'of pg_create_restore_point' })
@@ -64,6 +65,7 @@ export const addRestore: AddCommand = (parser, setJob) =>
           describe: 'find a name or a transaction in the WAL beforehand',
         })
         .option('resume', { type: 'boolean', default: false, describe: 'go on with one that was interrupted' })
+        .option('delta', deltaFlag)
         .option('json', jsonFlag),
     (args) =>
       setJob(program, args, async (context, entries) => {
@@ -86,7 +88,7 @@ export const addRestore: AddCommand = (parser, setJob) =>
           again: (backup) =>
             commandLine([
               ...(args.backup === undefined ? ['--backup', backup] : []),
-              ...(args.resume ? [] : ['--resume']),
+              ...(args.resume || args.delta ? [] : ['--resume']),
             ]),
         };
         const { restore } = await import('../../commands/restore.ts');
@@ -128,9 +130,11 @@ function describeRestore(result: RestoreResult): string {
   }
   return [
     ...lines,
+    `          ${amounts(restored)}`,
     `restored in ${formatDuration(restored.seconds * 1000)}; now start PostgreSQL: ${startLine(result)}`,
     ...result.foreignSettings.map(({ file, name, value, why }) => `look at ${name} = '${value}' in ${file}: ${why}`),
     ...(beside ? besideLines(result) : openLines(result)),
+    ...oldWalLines(restored, result.offeredWal),
   ].join('\n');
 }
 

@@ -4,10 +4,8 @@
  * checksum, and because a page must be the one that its place says (H42).
  */
 import type { Archive } from '../../archive/archive.ts';
-import { piecesOf } from '../../archive/extents.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
-import { readFrames, type WantedPart } from '../../archive/part-ranges.ts';
-import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
+import { readFrames } from '../../archive/part-ranges.ts';
 import { hasLength, isRestored, removeFile } from '../../cluster/restored-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
 import { CorruptError } from '../../errors.ts';
@@ -15,6 +13,7 @@ import { limits } from '../../limits.ts';
 import type { PageRules } from '../page-rules.ts';
 import { attributesOf, type Batch, type RestoredBatch, type TaskOptions, targetIn } from './batch.ts';
 import { readBack } from './read-back.ts';
+import { wantedIn } from './wanted-ranges.ts';
 
 export interface WindowRestore extends Batch {
   /** Every part that an extent of these files names. */
@@ -85,7 +84,10 @@ async function restoreMissing(
   let fetchedBytes = 0;
   try {
     for (const file of missing) await files.make(targetIn(batch, file), file.sizeBytes);
-    const wanted = wantedIn(batch, missing);
+    const wanted = wantedIn(
+      batch.parts,
+      missing.map((file) => ({ file })),
+    );
     const onFetched = (bytes: number) => {
       fetchedBytes += bytes;
     };
@@ -114,29 +116,4 @@ async function restoreMissing(
 
 function zerosOf({ extents }: FileLine): number {
   return extents.reduce((sum, [lengthBytes, index]) => sum + (index === -1 ? lengthBytes : 0), 0);
-}
-
-/** Bytes of a part that belong into a file, at an offset of it. */
-interface FilePiece extends WantedRange {
-  readonly file: FileLine;
-  readonly at: number;
-}
-
-/** What is wanted of each part, in the order of the part, by the parts' indexes. */
-function wantedIn({ parts }: WindowRestore, files: readonly FileLine[]) {
-  const pieces = new Map<number, FilePiece[]>(parts.map((part) => [part.index, []]));
-  for (const file of files) {
-    let at = 0;
-    for (const { part, offset, lengthBytes } of piecesOf(file.extents)) {
-      if (part !== -1) pieces.get(part)?.push({ file, at, offset, lengthBytes });
-      at += lengthBytes;
-    }
-  }
-  const wanted = new Map<number, WantedPart & { readonly walk: RangeWalk<FilePiece> }>();
-  for (const part of parts) {
-    const ranges = pieces.get(part.index) ?? [];
-    ranges.sort((a, b) => a.offset - b.offset); // they are, unless somebody has made the list by hand
-    if (ranges.length > 0) wanted.set(part.index, { part, ranges, walk: new RangeWalk(ranges) });
-  }
-  return wanted;
 }

@@ -1,0 +1,242 @@
+/**
+ * `--delta`: a stopped cluster is changed into a backup, and nothing is lost on the way: neither what fits, nor the WAL that only it has (H31), nor
+ * anything outside.
+ */
+import {
+  appendFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { giveAway } from '../support/account.ts';
+import { verifyBackup } from '../support/backup-manifest.ts';
+import { differences, hashFiles } from '../support/cluster-files.ts';
+import { makeFolder, removeFolder } from '../support/folders.ts';
+import type { PostgresServer } from '../support/postgres.ts';
+import { seededRandom } from '../support/random.ts';
+import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
+import { type Archived, env, keep, pushBackup, startPrimary } from '../support/restoring.ts';
+
+const threads = { ...env, WALT_WORKERS: '2' };
+
+async function fetchOver({ repository }: Archived, server: PostgresServer, words: readonly string[] = []) {
+  const ended = await repository.run('basebackup-fetch', [server.dataDirectory, ...words, '--delta', '--json'], {
+    env: threads,
+  });
+  return { ...ended, result: ended.code === 0 ? JSON.parse(ended.stdout) : undefined };
+}
+
+async function fetchPlain({ repository, primary }: Archived, words: readonly string[] = []): Promise<PostgresServer> {
+  const copy = keep(primary.elsewhere());
+  const ended = await repository.run('basebackup-fetch', [copy.dataDirectory, ...words], { env: threads });
+  expect(ended, ended.stderr).toMatchObject({ code: 0 });
+  return copy;
+}
+
+/** Where the old pg_wal was put. */
+function aside(server: PostgresServer): string {
+  const [name = ''] = readdirSync(server.folder).filter((one) => one.startsWith('data.wal-t-pg_wal-'));
+  return join(server.folder, name, 'pg_wal');
+}
+
+async function fill(primary: PostgresServer): Promise<void> {
+  await primary.query('create table t (n int)');
+  await primary.query(
+    `create table big as select n, repeat(md5(n::text), 10) as word from generate_series(1, 30000) n`,
+  );
+  await primary.query('create index on big (n)');
+}
+
+/** Damages so many pages of one in a hundred, in place. */
+function damage(server: PostgresServer, files: Iterable<string>): number {
+  const random = seededRandom(7);
+  let count = 0;
+  for (const path of files) {
+    if (!/^(base|pg_tblspc)\//.test(path)) continue;
+    const full = join(server.dataDirectory, path);
+    const pages = Math.floor(statSync(full).size / 8192);
+    const file = openSync(full, 'r+');
+    for (let page = 0; page < pages; page += 1) {
+      if (random(100) !== 0) continue;
+      writeSync(file, Buffer.alloc(512, `damage ${page}`), 0, 512, page * 8192 + 1024);
+      count += 1;
+    }
+  }
+  return count;
+}
+
+describe.each([15, 17])('PostgreSQL %i', (major) => {
+  it('changes a damaged cluster into the backup, and fetches what differs alone', { timeout: 240_000 }, async () => {
+    const archived = await startPrimary({ major });
+    const { primary } = archived;
+    const tablespace = join(primary.folder, 'fast disk');
+    mkdirSync(tablespace);
+    giveAway(tablespace);
+    await primary.query(`create tablespace fast location '${tablespace}'`);
+    await fill(primary);
+    await primary.query('create table quick tablespace fast as select * from big');
+    await insertRow(primary, 1);
+    await pushBackup(archived);
+    await insertRow(primary, 2);
+    await primary.switchWal();
+    await primary.waitUntilAllArchived();
+    await primary.stop();
+    const plain = await fetchPlain(archived, [
+      '--tablespace-mapping',
+      `${tablespace}=${join(primary.folder, 'plain')}`,
+    ]);
+    const expected = await hashFiles(plain.dataDirectory, major);
+
+    const data = primary.dataDirectory;
+    expect(damage(primary, expected.keys())).toBeGreaterThan(5);
+    const outside = makeFolder('outside');
+    writeFileSync(join(outside, 'precious'), 'kept');
+    giveAway(outside);
+    const relation = join(data, 'base', readdirSync(join(data, 'base'))[0] ?? '');
+    const [first = '', second = '', third = '', fourth = '', fifth = ''] = readdirSync(relation).filter((name) =>
+      expected.has(join('base', basename(relation), name)),
+    );
+    rmSync(join(relation, first)); // missing
+    rmSync(join(relation, second)); // a folder instead
+    mkdirSync(join(relation, second));
+    writeFileSync(join(relation, second, 'x'), 'x');
+    renameSync(join(relation, third), join(outside, third)); // a link out of it instead
+    symlinkSync(join(outside, third), join(relation, third));
+    truncateSync(join(relation, fourth), 100);
+    linkSync(join(relation, fifth), join(outside, fifth)); // another name of it
+    appendFileSync(join(relation, fifth), 'more');
+    rmSync(join(data, 'pg_xact'), { recursive: true });
+    symlinkSync(outside, join(data, 'pg_xact')); // a link instead of a folder
+    symlinkSync(outside, join(data, 'stranger'));
+    mkdirSync(join(data, 'log/deep'), { recursive: true });
+    writeFileSync(join(data, 'log/deep/er'), 'x');
+    writeFileSync(join(tablespace, 'of another'), 'kept');
+    const version = readdirSync(tablespace).find((name) => name.startsWith('PG_')) ?? '';
+    writeFileSync(join(tablespace, version, 'surplus'), 'x');
+    const before = Object.fromEntries(
+      readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')]),
+    );
+
+    const { code, stderr, result } = await fetchOver(archived, primary);
+    expect(code, stderr).toBe(0);
+    expect(differences(expected, await hashFiles(data, major))).toEqual([]);
+    expect(await verifyBackup(data)).toEqual([]);
+    const { rawBytes } = result.manifest.statistics;
+    expect(result.keptBytes).toBeGreaterThan(rawBytes / 4);
+    expect(
+      Object.fromEntries(readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')])),
+    ).toEqual(before);
+    expect(existsSync(join(tablespace, 'of another'))).toBe(true);
+    expect(readdirSync(join(tablespace, version))).not.toContain('surplus');
+    for (const name of ['stranger', 'log', 'postmaster.opts']) expect(readdirSync(data)).not.toContain(name);
+
+    const again = await fetchOver(archived, primary);
+    expect(again.result).toMatchObject({ keptBytes: rawBytes });
+    expect(again.result.fetchedBytes).toBe(3 * again.result.manifest.files.objectBytes);
+    expect(differences(expected, await hashFiles(data, major))).toEqual([]);
+
+    const ended = await archived.repository.run('wal-t', ['restore', data, '--delta', '--take-over'], { env: threads });
+    expect(ended, ended.stderr).toMatchObject({ code: 0 });
+    await primary.open();
+    expect(await rowsOf(primary)).toBe('1 2');
+    expect(await primary.value('select count(*) from quick')).toBe('30000');
+    removeFolder(outside);
+  });
+
+  it('H31 brings back commits that were never archived', { timeout: 240_000 }, async () => {
+    const archived = await startPrimary({ major });
+    const { primary } = archived;
+    await fill(primary);
+    await pushBackup(archived);
+    await archiveRow(primary, 1);
+    await primary.query(`alter system set archive_command = 'false'`);
+    await primary.query('select pg_reload_conf()');
+    await insertRow(primary, 2);
+    const full = await primary.switchWal();
+    await insertRow(primary, 3);
+    const second = await primary.switchWal();
+    await insertRow(primary, 4);
+    const last = await primary.value('select pg_walfile_name(pg_current_wal_lsn())');
+    await primary.stop('SIGKILL');
+
+    const { dataDirectory } = primary;
+    const ended = await archived.repository.run('wal-t', ['restore', dataDirectory, '--delta'], { env: threads });
+    expect(ended, ended.stderr).toMatchObject({ code: 0 });
+    expect(ended.stdout).toMatch(/the old pg_wal is in "[^"]+": remove that when all is well\n$/);
+    const stored = archived.repository.files().map((path) => basename(path));
+    expect(stored).toEqual(expect.arrayContaining([full, second]));
+    expect(stored).not.toContain(last);
+    expect(readdirSync(aside(primary))).toEqual(expect.arrayContaining([full, second, last]));
+    expect(readdirSync(join(dataDirectory, 'pg_wal'))).toContain(last);
+    await primary.open();
+    expect(await rowsOf(primary)).toBe('1 2 3 4');
+  });
+});
+
+describe('what is refused', () => {
+  it('is a running server, another cluster, and what is no cluster: nothing is changed', {
+    timeout: 240_000,
+  }, async () => {
+    const archived = await startPrimary();
+    const { primary, repository } = archived;
+    await fill(primary);
+    await pushBackup(archived);
+    await primary.query('checkpoint');
+    const before = await hashFiles(primary.dataDirectory, 17);
+
+    expect(await fetchOver(archived, primary)).toMatchObject({ code: 1, stderr: /a server runs on ".*"/ });
+    const pid = readFileSync(join(primary.dataDirectory, 'postmaster.pid'));
+    rmSync(join(primary.dataDirectory, 'postmaster.pid'));
+    const hidden = await fetchOver(archived, primary);
+    writeFileSync(join(primary.dataDirectory, 'postmaster.pid'), pid);
+    giveAway(join(primary.dataDirectory, 'postmaster.pid'));
+    expect(hidden.stderr).toMatch(/a server runs on ".*"\n.*process \d+ of PostgreSQL uses it/);
+    expect(differences(before, await hashFiles(primary.dataDirectory, 17))).toEqual([]);
+    expect(await primary.value('select count(*) from big')).toBe('30000');
+
+    const { primary: other } = await startPrimary();
+    await other.stop();
+    const otherFiles = await hashFiles(other.dataDirectory, 17);
+    expect((await fetchOver(archived, other)).stderr).toMatch(/is another cluster's/);
+    const aim = await repository.run('wal-t', ['restore', other.dataDirectory, '--delta'], { env });
+    expect(aim.stderr).toMatch(/is another cluster's/);
+    expect(differences(otherFiles, await hashFiles(other.dataDirectory, 17))).toEqual([]);
+    expect(existsSync(join(other.dataDirectory, 'global/pg_control'))).toBe(true);
+
+    const none = keep(primary.elsewhere());
+    mkdirSync(none.dataDirectory);
+    writeFileSync(join(none.dataDirectory, 'letter'), 'dear');
+    giveAway(none.dataDirectory);
+    expect((await fetchOver(archived, none)).stderr).toMatch(/is not a data directory/);
+    expect(readdirSync(none.dataDirectory)).toEqual(['letter']);
+    rmSync(join(none.dataDirectory, 'letter'));
+    expect(await fetchOver(archived, none)).toMatchObject({ code: 0 });
+    expect(await verifyBackup(none.dataDirectory)).toEqual([]);
+
+    await primary.stop();
+    const late = [
+      'restore',
+      primary.dataDirectory,
+      '--delta',
+      '--target-time',
+      '2999-01-01 00:00:00Z',
+      '--backup',
+      'none',
+    ];
+    expect((await repository.run('wal-t', late, { env })).code).toBe(1);
+    expect(existsSync(join(primary.dataDirectory, 'global/pg_control'))).toBe(true);
+    expect(dirname(aside(primary))).toBe(join(primary.folder, ''));
+  });
+});
