@@ -16,9 +16,9 @@ export function amounts({ fetchedBytes, keptBytes }: BasebackupFetchResult): str
 }
 
 /** What became of the pg_wal that was there: the last line, since somebody must do something about it one day. */
-export function oldWalLines({ oldWal }: BasebackupFetchResult, offered: readonly string[] = []): string[] {
-  if (oldWal === undefined) return [];
-  const { folders, pushed, failed } = oldWal;
+export function oldWalLines(restored: BasebackupFetchResult | undefined, offered: readonly string[] = []): string[] {
+  if (restored?.oldWal === undefined) return [];
+  const { folders, pushed, failed } = restored.oldWal;
   return [
     ...(pushed.length > 0 ? [`archived out of the old pg_wal: ${pushed.length} files, up to ${pushed.at(-1)}`] : []),
     ...(offered.length > 0 ? [`recovery goes on into ${offered.join(', ')} of the old pg_wal`] : []),

@@ -93,7 +93,7 @@ export const addRestore: AddCommand = (parser, setJob) =>
         };
         const { restore } = await import('../../commands/restore.ts');
         const result = await longCommand(program, context, (equipped) => restore(equipped, choices));
-        print(args.json ? formatJson(result) : [describeRestore(result), ...environmentAdvice(entries)].join('\n'));
+        print(args.json ? formatJson(result) : [describeRestore(result), ...environmentAdvice(entries), ...oldWalLines(result.restored, result.offeredWal)].join('\n'));
         return 'done';
       }),
   );
@@ -134,7 +134,6 @@ function describeRestore(result: RestoreResult): string {
     `restored in ${formatDuration(restored.seconds * 1000)}; now start PostgreSQL: ${startLine(result)}`,
     ...result.foreignSettings.map(({ file, name, value, why }) => `look at ${name} = '${value}' in ${file}: ${why}`),
     ...(beside ? besideLines(result) : openLines(result)),
-    ...oldWalLines(restored, result.offeredWal),
   ].join('\n');
 }
 

@@ -110,8 +110,10 @@ async function fill(archive: Archive, batch: WindowRestore, filling: Filling): P
     if (foundBytes === undefined) await files.make(target, file.sizeBytes);
     else if (foundBytes !== file.sizeBytes) await files.resize(target, file.sizeBytes);
   }
+  const isNew = new Set(looked.filter(({ foundBytes }) => foundBytes === undefined).map(({ target }) => target));
   const put = async (target: BytePath, chunk: Uint8Array, position: number) => {
-    if (!(await files.holds(target, chunk, { position, memory }))) await files.write(target, chunk, position);
+    const isRight = !isNew.has(target) && (await files.holds(target, chunk, { position, memory }));
+    if (!isRight) await files.write(target, chunk, position);
   };
   const wanted = wantedIn(batch.parts, looked);
   let fetchedBytes = 0;
