@@ -6,10 +6,12 @@ import {
   appendFileSync,
   existsSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -27,7 +29,8 @@ import { makeFolder, removeFolder } from '../support/folders.ts';
 import type { PostgresServer } from '../support/postgres.ts';
 import { seededRandom } from '../support/random.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
-import { type Archived, env, keep, pushBackup, startPrimary } from '../support/restoring.ts';
+import { type Archived, env, keep, pushBackup, restore, startPrimary } from '../support/restoring.ts';
+import { waitFor } from '../support/wait.ts';
 
 const threads = { ...env, WALT_WORKERS: '2' };
 
@@ -43,12 +46,6 @@ async function fetchPlain({ repository, primary }: Archived, words: readonly str
   const ended = await repository.run('basebackup-fetch', [copy.dataDirectory, ...words], { env: threads });
   expect(ended, ended.stderr).toMatchObject({ code: 0 });
   return copy;
-}
-
-/** Where the old pg_wal was put. */
-function aside(server: PostgresServer): string {
-  const [name = ''] = readdirSync(server.folder).filter((one) => one.startsWith('data.wal-t-pg_wal-'));
-  return join(server.folder, name, 'pg_wal');
 }
 
 async function fill(primary: PostgresServer): Promise<void> {
@@ -125,7 +122,11 @@ describe.each([15, 17])('PostgreSQL %i', (major) => {
     writeFileSync(join(tablespace, 'of another'), 'kept');
     const version = readdirSync(tablespace).find((name) => name.startsWith('PG_')) ?? '';
     writeFileSync(join(tablespace, version, 'surplus'), 'x');
-    for (const path of [relation, data].flatMap((folder) => [join(folder, second), join(folder, 'log/deep'), join(folder, 'log')])) {
+    for (const path of [relation, data].flatMap((folder) => [
+      join(folder, second),
+      join(folder, 'log/deep'),
+      join(folder, 'log'),
+    ])) {
       if (existsSync(path)) giveAway(path);
     }
     const before = Object.fromEntries(
@@ -135,7 +136,7 @@ describe.each([15, 17])('PostgreSQL %i', (major) => {
     const { code, stderr, result } = await fetchOver(archived, primary);
     expect(code, stderr).toBe(0);
     expect(differences(expected, await hashFiles(data, major))).toEqual([]);
-    expect(await verifyBackup(data)).toEqual([]);
+    expect((await verifyBackup(data)).filter((line) => !line.includes('of another'))).toEqual([]);
     const { rawBytes } = result.manifest.statistics;
     expect(result.keptBytes).toBeGreaterThan(rawBytes / 4);
     expect(
@@ -146,8 +147,9 @@ describe.each([15, 17])('PostgreSQL %i', (major) => {
     for (const name of ['stranger', 'log', 'postmaster.opts']) expect(readdirSync(data)).not.toContain(name);
 
     const again = await fetchOver(archived, primary);
-    expect(again.result).toMatchObject({ keptBytes: rawBytes });
-    expect(again.result.fetchedBytes).toBe(3 * again.result.manifest.files.objectBytes);
+    // backup_label is made anew, and tablespace_map is none of what is restored
+    expect(again.result.keptBytes).toBeGreaterThan(rawBytes - 1024);
+    expect(again.result.fetchedBytes).toBeLessThan(3 * again.result.manifest.files.objectBytes + 2 ** 16);
     expect(differences(expected, await hashFiles(data, major))).toEqual([]);
 
     const ended = await archived.repository.run('wal-t', ['restore', data, '--delta', '--take-over'], { env: threads });
@@ -158,34 +160,165 @@ describe.each([15, 17])('PostgreSQL %i', (major) => {
     removeFolder(outside);
   });
 
-  it('H31 brings back commits that were never archived', { timeout: 240_000 }, async () => {
-    const archived = await startPrimary({ major });
-    const { primary } = archived;
-    await fill(primary);
-    await pushBackup(archived);
-    await archiveRow(primary, 1);
-    await primary.query(`alter system set archive_command = 'false'`);
-    await primary.query('select pg_reload_conf()');
-    await insertRow(primary, 2);
-    const full = await primary.switchWal();
-    await insertRow(primary, 3);
-    const second = await primary.switchWal();
-    await insertRow(primary, 4);
-    const last = await primary.value('select pg_walfile_name(pg_current_wal_lsn())');
-    await primary.stop('SIGKILL');
-
+  it('H31 brings back commits that were never archived, wherever pg_wal is', { timeout: 240_000 }, async () => {
+    const dead = await unarchived(major, { isLinked: major === 15 });
+    const { primary, repository, full, last } = dead;
     const { dataDirectory } = primary;
-    const ended = await archived.repository.run('wal-t', ['restore', dataDirectory, '--delta'], { env: threads });
+    const ended = await repository.run('wal-t', ['restore', dataDirectory, '--delta'], { env: threads });
     expect(ended, ended.stderr).toMatchObject({ code: 0 });
     expect(ended.stdout).toMatch(/the old pg_wal is in "[^"]+": remove that when all is well\n$/);
-    const stored = archived.repository.files().map((path) => basename(path));
-    expect(stored).toEqual(expect.arrayContaining([full, second]));
+    expectNothingLost(dead);
+    const stored = repository.files().map((path) => basename(path));
+    expect(stored).toEqual(expect.arrayContaining(full));
     expect(stored).not.toContain(last);
-    expect(readdirSync(aside(primary))).toEqual(expect.arrayContaining([full, second, last]));
     expect(readdirSync(join(dataDirectory, 'pg_wal'))).toContain(last);
+    expect(lstatSync(join(dataDirectory, 'pg_wal')).isSymbolicLink()).toBe(major === 15);
     await primary.open();
     expect(await rowsOf(primary)).toBe('1 2 3 4');
   });
+});
+
+/** A killed server with row 1 in the archive, 2 and 3 in full segments that are not, and 4 in one that is not full. */
+async function unarchived(major: number, { isLinked = false } = {}) {
+  const archived = await startPrimary({ major });
+  const { primary } = archived;
+  if (isLinked) {
+    await primary.stop();
+    const disk = join(primary.folder, 'disk');
+    mkdirSync(disk);
+    giveAway(disk);
+    renameSync(join(primary.dataDirectory, 'pg_wal'), join(disk, 'wal'));
+    symlinkSync(join(disk, 'wal'), join(primary.dataDirectory, 'pg_wal'));
+    await primary.start();
+  }
+  await fill(primary);
+  await pushBackup(archived);
+  await archiveRow(primary, 1);
+  await primary.query(`alter system set archive_command = 'false'`);
+  await primary.query('select pg_reload_conf()');
+  const full: string[] = [];
+  for (const n of [2, 3]) {
+    await insertRow(primary, n);
+    full.push(await primary.switchWal());
+  }
+  await insertRow(primary, 4);
+  const last = await primary.value('select pg_walfile_name(pg_current_wal_lsn())');
+  await primary.stop('SIGKILL');
+  const walFolder = realpathSync(join(primary.dataDirectory, 'pg_wal'));
+  const wal = new Map([...full, last].map((name) => [name, readFileSync(join(walFolder, name), 'latin1')]));
+  return { ...archived, walFolder, wal, full, last };
+}
+
+/** The unarchived segments are in pg_wal or where that was put. */
+function expectNothingLost({ walFolder, wal, primary }: Awaited<ReturnType<typeof unarchived>>): void {
+  const beside = walFolder.startsWith(primary.dataDirectory) ? primary.dataDirectory : walFolder;
+  const folders = readdirSync(dirname(beside))
+    .filter((name) => name.startsWith(`${basename(beside)}.wal-t-pg_wal-`))
+    .map((name) => join(dirname(beside), name, 'pg_wal'));
+  for (const [name, content] of wal) {
+    const found = [walFolder, ...folders].map((folder) => join(folder, name)).filter((path) => existsSync(path));
+    expect(
+      found.some((path) => readFileSync(path, 'latin1') === content),
+      name,
+    ).toBe(true);
+  }
+}
+
+it('H31 can be killed at any moment, and does the rest when it runs again', { timeout: 240_000 }, async () => {
+  const dead = await unarchived(17);
+  const { primary, repository } = dead;
+  const data = primary.dataDirectory;
+  damage(primary, [...(await hashFiles(data, 17)).keys()]);
+  const moments: (() => boolean)[] = [
+    () => !existsSync(join(data, 'global/pg_control')),
+    () => existsSync(join(data, '.wal-t-delta.json')),
+    () => readdirSync(primary.folder).some((name) => name.startsWith('data.wal-t-pg_wal-')),
+    () => dead.full.every((name) => repository.files().some((path) => path.endsWith(name))),
+    () => !existsSync(join(data, 'postmaster.opts')),
+    () => existsSync(join(data, 'backup_label')),
+    () => existsSync(join(data, 'pg_wal', dead.last)),
+    () => existsSync(join(data, 'recovery.signal')),
+  ];
+  let killed = 0;
+  for (const [index, hasCome] of moments.entries()) {
+    let pid = 0;
+    let hasEnded = false;
+    const running = repository.run('wal-t', ['restore', data, '--delta'], {
+      env: threads,
+      ownGroup: true,
+      onStart: (child) => {
+        pid = child.pid ?? 0;
+        child.once('exit', () => {
+          hasEnded = true;
+        });
+      },
+    });
+    await waitFor('the moment', () => hasCome() || hasEnded);
+    if (!hasEnded) process.kill(-pid, 'SIGKILL');
+    const { code } = await running;
+    expectNothingLost(dead);
+    if (code === 0) break;
+    killed += 1;
+    // when all is written, it is a cluster a moment before the command says so
+    if (index < moments.length - 2) expect(existsSync(join(data, 'global/pg_control'))).toBe(false);
+  }
+  expect(killed).toBeGreaterThan(2);
+  const ended = await repository.run('wal-t', ['restore', data, '--delta'], { env: threads });
+  expect(ended, ended.stderr).toMatchObject({ code: 0 });
+  await primary.open();
+  expect(await rowsOf(primary)).toBe('1 2 3 4');
+  expect(await primary.value('select sum(length(word)) from big')).toBe('9600000');
+});
+
+it('brings a copy beside up to date again, and archives nothing of its own', { timeout: 240_000 }, async () => {
+  const archived = await startPrimary();
+  const { primary, repository } = archived;
+  await fill(primary);
+  await pushBackup(archived);
+  await archiveRow(primary, 1);
+  const { copy, ended } = await restore(archived);
+  expect(ended, ended.stderr).toMatchObject({ code: 0 });
+  await copy.open();
+  await copy.query('insert into t values (100)');
+  await copy.switchWal();
+  await copy.query('insert into t values (101)');
+  await copy.query('update big set n = n + 1');
+  await copy.stop('SIGKILL');
+  await archiveRow(primary, 2);
+  const before = repository.files();
+  const second = await repository.run('wal-t', ['restore', copy.dataDirectory, '--delta'], { env: threads });
+  expect(second, second.stderr).toMatchObject({ code: 0 });
+  expect(repository.files()).toEqual(before);
+  await copy.open();
+  expect(await rowsOf(copy)).toBe('1 2');
+  expect(await copy.value('select max(n) from big')).toBe('30000');
+});
+
+it('changes a cluster into an increment', { timeout: 240_000 }, async () => {
+  const archived = await startPrimary({ settings: { summarize_wal: 'on' } });
+  const { primary, repository } = archived;
+  await fill(primary);
+  await primary.query('checkpoint');
+  await pushBackup(archived);
+  await primary.query('update big set word = word || 1 where n % 500 = 0');
+  await primary.query('checkpoint');
+  const pushed = await repository.run('basebackup-push', [primary.dataDirectory, '--incremental', '--json'], { env });
+  expect(pushed, pushed.stderr).toMatchObject({ code: 0 });
+  const { manifest } = JSON.parse(pushed.stdout);
+  expect(manifest.type).toBe('incremental');
+  await primary.query('vacuum full big');
+  await primary.query('create table later as select * from big');
+  await primary.stop();
+  const expected = await hashFiles((await fetchPlain(archived)).dataDirectory, 17);
+  damage(
+    primary,
+    [...expected.keys()].filter((path) => existsSync(join(primary.dataDirectory, path))),
+  );
+  const { code, stderr, result } = await fetchOver(archived, primary);
+  expect(code, stderr).toBe(0);
+  expect(differences(expected, await hashFiles(primary.dataDirectory, 17))).toEqual([]);
+  expect(await verifyBackup(primary.dataDirectory)).toEqual([]);
+  expect(result.keptBytes).toBeGreaterThan(0);
 });
 
 describe('what is refused', () => {
@@ -243,6 +376,6 @@ describe('what is refused', () => {
     ];
     expect((await repository.run('wal-t', late, { env })).code).toBe(1);
     expect(existsSync(join(primary.dataDirectory, 'global/pg_control'))).toBe(true);
-    expect(dirname(aside(primary))).toBe(join(primary.folder, ''));
+    expect(readdirSync(primary.folder).filter((name) => name.includes('wal-t'))).toEqual([]);
   });
 });

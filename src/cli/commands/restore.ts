@@ -93,7 +93,15 @@ export const addRestore: AddCommand = (parser, setJob) =>
         };
         const { restore } = await import('../../commands/restore.ts');
         const result = await longCommand(program, context, (equipped) => restore(equipped, choices));
-        print(args.json ? formatJson(result) : [describeRestore(result), ...environmentAdvice(entries), ...oldWalLines(result.restored, result.offeredWal)].join('\n'));
+        print(
+          args.json
+            ? formatJson(result)
+            : [
+                describeRestore(result),
+                ...environmentAdvice(entries),
+                ...oldWalLines(result.restored, result.offeredWal),
+              ].join('\n'),
+        );
         return 'done';
       }),
   );
