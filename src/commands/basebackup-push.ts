@@ -19,7 +19,7 @@ import { ClusterCopy, configPaths } from './basebackup-push/copy.ts';
 import { ensureHistories } from './basebackup-push/histories.ts';
 import type { Increment } from './basebackup-push/increment.ts';
 import { lookBefore, type Survey } from './basebackup-push/look-before.ts';
-import { chooseParent, type Parent } from './basebackup-push/parent.ts';
+import { chooseParent, type NoParent, type Parent, unfit } from './basebackup-push/parent.ts';
 import { type IncrementStart, prepareIncrement, UnfitParent } from './basebackup-push/prepare-increment.ts';
 import { type BasebackupPushArguments, type Push, versionsOf, workersFor } from './basebackup-push/push.ts';
 import { type Context, storageOf } from './context.ts';
@@ -72,16 +72,20 @@ type Pushed = Omit<BasebackupPushResult, 'seconds'>;
 
 /** An increment where one is wanted and has a parent; else a full backup. */
 async function pushFitting(push: Push, survey: Survey): Promise<Pushed> {
-  const sayFull = (reason: string) => push.log.warning('this will be a full backup, no increment', { detail: reason });
+  const sayFull = ({ reason, isDue }: NoParent) => {
+    const say = isDue === true ? push.log.info : push.log.warning;
+    say('this will be a full backup, no increment', { detail: reason });
+  };
   if (push.args.incremental === true) {
     const found = await chooseParent(push);
-    if ('reason' in found) sayFull(found.reason);
+    if ('reason' in found) sayFull(found);
     else {
       try {
         return await pushLeased(push, survey, found);
       } catch (error) {
         if (!(error instanceof UnfitParent)) throw error;
-        sayFull(error.message);
+        if (push.args.parent !== undefined) throw unfit(push.args.parent, error.message);
+        sayFull({ reason: error.message });
       }
     }
   }

@@ -27,12 +27,18 @@ export interface Parent {
   readonly way: readonly Leg[];
 }
 
+/** Why a full backup is taken; `isDue`: it was to be. */
+export interface NoParent {
+  readonly reason: string;
+  readonly isDue?: true;
+}
+
 /** The newest fit one, or the one that was asked for; else in words why there is none. @throws CheckError when the one that was asked for is not fit. */
-export async function chooseParent(push: Push): Promise<Parent | { readonly reason: string }> {
+export async function chooseParent(push: Push): Promise<Parent | NoParent> {
   const { archive, args } = push;
   const backups = (await readCatalogue(push, archive)).filter(({ state }) => state === 'confirmed');
   const tooOld = args.parent === undefined ? fullIsDue(backups, push) : undefined;
-  if (tooOld !== undefined) return { reason: tooOld };
+  if (tooOld !== undefined) return { reason: tooOld, isDue: true };
   const way = await readWay(push);
   if (way === undefined) {
     return {
@@ -44,10 +50,7 @@ export async function chooseParent(push: Push): Promise<Parent | { readonly reas
     const manifest = await readManifest(archive, id, push);
     const reason = whyUnfit(manifest, push, way);
     if (reason === undefined) return { manifest, way };
-    throw new CheckError(`backup ${id} cannot be the parent of an increment`, {
-      detail: reason,
-      hint: 'Leave --parent away: the newest fit one is taken then, or a full backup.',
-    });
+    throw unfit(id, reason);
   }
   let reason = 'there is no confirmed backup to compare with';
   for (const [tried, { id }] of backups.reverse().slice(0, triedAtMost).entries()) {
@@ -57,6 +60,14 @@ export async function chooseParent(push: Push): Promise<Parent | { readonly reas
     if (tried === 0) reason = `${id}: ${why}`;
   }
   return { reason };
+}
+
+/** The error for one that was asked for by its name. */
+export function unfit(id: string, reason: string): CheckError {
+  return new CheckError(`backup ${id} cannot be the parent of an increment`, {
+    detail: reason,
+    hint: 'Leave --parent away: the newest fit one is taken then, or a full backup.',
+  });
 }
 
 /** One after the other, the newest first: where these are not fit, older ones hardly are. */
