@@ -42,6 +42,8 @@ const days: readonly (readonly string[])[] = [
   ],
   ['delete from account where id % 11 = 2', 'vacuum account'],
   [
+    'drop database if exists other',
+    'drop table if exists plain',
     'create database other oid 77777 strategy file_copy',
     'create table plain as select n, md5(n::text) as t from generate_series(1, 20000) n',
   ],
