@@ -2,7 +2,7 @@
 import type { BasebackupFetchResult } from '../commands/basebackup-fetch.ts';
 import { formatBytes } from '../quantities.ts';
 
-export const dirDescription = 'the new data directory: empty, or absent';
+export const dirDescription = 'the new data directory: empty, or absent; or, with --delta, that of a stopped cluster';
 
 export const deltaFlag = {
   type: 'boolean',
