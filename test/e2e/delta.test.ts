@@ -230,8 +230,8 @@ it('H31 can be killed at any moment, and does the rest when it runs again', { ti
   const data = primary.dataDirectory;
   damage(primary, [...(await hashFiles(data, 17)).keys()]);
   const moments: (() => boolean)[] = [
-    () => !existsSync(join(data, 'global/pg_control')),
     () => existsSync(join(data, '.wal-t-delta.json')),
+    () => !existsSync(join(data, 'global/pg_control')),
     () => readdirSync(primary.folder).some((name) => name.startsWith('data.wal-t-pg_wal-')),
     () => dead.full.every((name) => repository.files().some((path) => path.endsWith(name))),
     () => !existsSync(join(data, 'postmaster.opts')),
