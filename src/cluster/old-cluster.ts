@@ -2,14 +2,14 @@
  * A stopped data directory that a backup is restored over (H31): is it one, whose, and what a restore over it has done already. From the moment
  * its pg_control has another name no server starts there.
  */
-import { lstat, readdir, readFile, readlink, realpath, rename } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, readdir, readFile, readlink, realpath, rename, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { type BytePath, toBytePath, toFilePath } from '../byte-path.ts';
 import { bytesOf } from '../bytes.ts';
 import { replaceFile, syncFolder } from '../durable-file.ts';
 import { HostError, systemErrorCode } from '../errors.ts';
 import { type ControlFile, parseControlFile } from '../postgres/control-file.ts';
-import type { AsideWal } from './old-wal.ts';
+import { type AsideWal, isOwnAside } from './old-wal.ts';
 import { unwritable } from './restore-places.ts';
 import { temporaryEnding } from './restored-file.ts';
 import { expectNoServer } from './running-server.ts';
@@ -56,6 +56,9 @@ export async function openOldCluster(path: string): Promise<OldCluster | undefin
   const mark = names.includes(overName) ? await readMark(root) : undefined;
   const hasControl = (await lstat(controlPath(root)).catch(() => undefined)) !== undefined;
   const identity = mark ?? (await identify(root));
+  const linkedWal = await linkedFolder(join(root, 'pg_wal'));
+  const last = hasControl ? undefined : mark?.aside.at(-1);
+  if (last !== undefined && !isOwnAside({ root, linkedWal }, last)) throw damagedMark(root);
   const links = await tablespaceLinks(root);
   return {
     ...identity,
@@ -63,7 +66,7 @@ export async function openOldCluster(path: string): Promise<OldCluster | undefin
     isInterrupted: mark !== undefined && !hasControl,
     aside: mark?.aside ?? [],
     places: [...new Set([...(mark?.places ?? []), ...links])],
-    linkedWal: await linkedFolder(join(root, 'pg_wal')),
+    linkedWal,
   };
 }
 
@@ -80,7 +83,11 @@ async function readMark(root: string): Promise<OverMark> {
   } catch (error) {
     if (systemErrorCode(error) !== undefined) throw unwritable(toBytePath(path), error);
   }
-  throw new HostError(`"${path}" is damaged`, {
+  throw damagedMark(root);
+}
+
+function damagedMark(root: string): HostError {
+  return new HostError(`"${join(root, overName)}" is damaged`, {
     hint: 'It tells where the old pg_wal is. Restore into another folder, and keep this one. Nothing was changed.',
   });
 }
@@ -113,7 +120,11 @@ async function controlIn(path: string): Promise<ControlFile | undefined> {
 async function linkedFolder(path: string): Promise<string | undefined> {
   const found = await lstat(path).catch(() => undefined);
   if (found?.isSymbolicLink() !== true) return undefined;
-  return realpath(path).catch(() => undefined); // it leads nowhere
+  // moved, and not made anew yet, it leads nowhere
+  return realpath(path).catch(async () => {
+    const target = resolve(dirname(path), await readlink(path));
+    return join(await realpath(dirname(target)).catch(() => dirname(target)), basename(target));
+  });
 }
 
 /** Where the links of its tablespaces lead. */
@@ -167,4 +178,11 @@ export async function writeOverMark(
   } catch (error) {
     throw unwritable(toBytePath(root), error);
   }
+}
+
+/** Does `pg_wal` lead to a folder elsewhere? */
+export async function isWalLink(root: string): Promise<boolean> {
+  const path = join(root, 'pg_wal');
+  const [found, target] = await Promise.all([lstat(path), stat(path)].map((one) => one.catch(() => undefined)));
+  return found?.isSymbolicLink() === true && target?.isDirectory() === true;
 }

@@ -22,6 +22,14 @@ export interface AsideWal {
   readonly isWithin: boolean;
 }
 
+export interface OldPlace {
+  /** The data directory's real path. */
+  readonly root: string;
+  /** Where its pg_wal is, when a link leads there. */
+  readonly linkedWal: string | undefined;
+  readonly systemIdentifier: string;
+}
+
 /** Everything that PostgreSQL and this program put there. */
 const ownNames = /^(?:archive_status|summaries|\.wal-t.*|xlogtemp\..*|RECOVERY.*|lost\+found)$/;
 
@@ -29,12 +37,15 @@ const ownNames = /^(?:archive_status|summaries|\.wal-t.*|xlogtemp\..*|RECOVERY.*
  * Where the pg_wal of `root` is to go: beside the data directory, or beside what its link leads to. Undefined when there is nothing to move.
  * @throws HostError when a link leads to something else than a pg_wal.
  */
-export async function planAside(root: string, linkedWal: string | undefined, now: Date): Promise<AsideWal | undefined> {
+export async function planAside(
+  { root, linkedWal, systemIdentifier }: OldPlace,
+  now: Date,
+): Promise<AsideWal | undefined> {
   const from = linkedWal ?? join(root, 'pg_wal');
   const found = await lstat(from).catch(() => undefined);
   if (found?.isDirectory() !== true) return undefined;
   const names = await readdir(from);
-  if (linkedWal !== undefined) expectWalFolder(from, names);
+  if (linkedWal !== undefined) await expectWalFolder(from, names, systemIdentifier);
   if (!names.some((name) => parseWalFileName(name) !== undefined)) return undefined;
   const ending = `.wal-t-pg_wal-${now.toISOString().replace(/[-:]|\.\d+/g, '')}`;
   const beside = `${linkedWal ?? root}${ending}/pg_wal`;
@@ -42,13 +53,35 @@ export async function planAside(root: string, linkedWal: string | undefined, now
   return { from, to: isWithin ? join(from, ending, 'pg_wal') : beside, isWithin };
 }
 
-function expectWalFolder(from: string, names: readonly string[]): void {
-  const stranger = names.find((name) => !ownNames.test(name) && parseWalFileName(name) === undefined);
-  if (stranger === undefined) return;
-  throw new HostError(`"pg_wal" leads to "${from}", which holds more than WAL`, {
-    detail: `"${stranger}" is there`,
-    hint: 'It would be moved. Look at what it is, and move it, or correct the link. Nothing was changed.',
-  });
+/** A link may lead anywhere, and root may move anything. */
+async function expectWalFolder(from: string, names: readonly string[], systemIdentifier: string): Promise<void> {
+  const hint = 'It would be moved. Look at what it is, and move it, or correct the link. Nothing was changed.';
+  for (const name of names) {
+    const file = parseWalFileName(name);
+    if (file === undefined && !ownNames.test(name)) {
+      throw new HostError(`"pg_wal" leads to "${from}", which holds more than WAL`, {
+        detail: `"${name}" is there`,
+        hint,
+      });
+    }
+    const header = file?.kind === 'segment' ? await headerOf(join(from, name)) : undefined;
+    if (header === undefined || header.systemIdentifier === systemIdentifier) continue;
+    throw new HostError(`"pg_wal" leads to "${from}", which is another cluster's`, {
+      detail: `"${name}" is of system ${header.systemIdentifier}`,
+      hint,
+    });
+  }
+}
+
+/** Is it one that `planAside` makes of this data directory? What the directory itself says is not believed. */
+export function isOwnAside(
+  { root, linkedWal }: Omit<OldPlace, 'systemIdentifier'>,
+  { from, to, isWithin }: AsideWal,
+): boolean {
+  const own = linkedWal ?? join(root, 'pg_wal');
+  if (from !== own) return false;
+  const start = isWithin ? `${from}/` : (linkedWal ?? root);
+  return to.startsWith(start) && /^\.wal-t-pg_wal-[0-9TZ]+\/pg_wal$/.test(to.slice(start.length));
 }
 
 /** Is `folder` on the same file system as `from`, may it be made, and `from` be moved into it? */

@@ -96,8 +96,12 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
     for await (const _ of filesOf({ ...context, archive, manifest })) context.signal.throwIfAborted();
   };
   const hint = old === undefined ? `Go on with "${again}", or remove the folder.` : `Go on with "${again}".`;
+  const onIncomplete = () =>
+    context.log.warning(`"${folder}" is not complete: PostgreSQL cannot start from it`, { hint });
   const prepared: Prepared =
-    old === undefined ? await prepare() : await takeOver(context, old, { manifest, tablespaces, checkList });
+    old === undefined
+      ? await prepare()
+      : await takeOver(context, old, { manifest, tablespaces, checkList, onIncomplete });
   const { target, wal: oldWal } = prepared;
   const restore: Restore = {
     ...context,
@@ -115,7 +119,7 @@ export async function fetchBackup(context: Context, options: FetchOptions): Prom
     await settle?.(target, oldWal);
     await target.finish(toBytePath(controlFilePath), formatManifest(restore));
   } catch (error) {
-    context.log.warning(`"${folder}" is not complete: PostgreSQL cannot start from it`, { hint });
+    onIncomplete();
     throw error;
   }
   const seconds = (performance.now() - startedMs) / 1000;

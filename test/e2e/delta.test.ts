@@ -22,6 +22,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { parseControlFile } from '../../src/postgres/control-file.ts';
 import { giveAway } from '../support/account.ts';
 import { verifyBackup } from '../support/backup-manifest.ts';
 import { differences, hashFiles } from '../support/cluster-files.ts';
@@ -46,6 +47,11 @@ async function fetchPlain({ repository, primary }: Archived, words: readonly str
   const ended = await repository.run('basebackup-fetch', [copy.dataDirectory, ...words], { env: threads });
   expect(ended, ended.stderr).toMatchObject({ code: 0 });
   return copy;
+}
+
+function systemIdentifierOf({ dataDirectory }: PostgresServer): string {
+  const control = parseControlFile(readFileSync(join(dataDirectory, 'global/pg_control.wal-t-restore')));
+  return control?.systemIdentifier ?? '';
 }
 
 async function fill(primary: PostgresServer): Promise<void> {
@@ -354,6 +360,30 @@ describe('what is refused', () => {
     expect(differences(otherFiles, await hashFiles(other.dataDirectory, 17))).toEqual([]);
     expect(existsSync(join(other.dataDirectory, 'global/pg_control'))).toBe(true);
 
+    const foreign = join(other.dataDirectory, 'pg_wal');
+    const names = readdirSync(foreign);
+    await primary.stop();
+    const own = join(primary.dataDirectory, 'pg_wal');
+    renameSync(own, `${own}.own`);
+    symlinkSync(foreign, own);
+    expect((await fetchOver(archived, primary)).stderr).toMatch(/"pg_wal" leads to ".*", which is another cluster's/);
+    rmSync(own);
+    symlinkSync(join(primary.dataDirectory, 'base'), own);
+    expect((await fetchOver(archived, primary)).stderr).toMatch(/"pg_wal" leads to ".*", which holds more than WAL/);
+    rmSync(own);
+    renameSync(`${own}.own`, own);
+    const control = join(primary.dataDirectory, 'global/pg_control');
+    renameSync(control, `${control}.wal-t-restore`);
+    const aside = [{ from: foreign, to: `${foreign}.wal-t-pg_wal-20261121T000000Z/pg_wal`, isWithin: false }];
+    const identity = { systemIdentifier: systemIdentifierOf(primary), major: 17, catalogVersion: 202406281 };
+    const mark = join(primary.dataDirectory, '.wal-t-delta.json');
+    writeFileSync(mark, JSON.stringify({ ...identity, aside, places: [] }));
+    giveAway(mark);
+    expect((await fetchOver(archived, primary)).stderr).toMatch(/\.wal-t-delta\.json" is damaged/);
+    expect(readdirSync(foreign)).toEqual(names);
+    rmSync(mark);
+    renameSync(`${control}.wal-t-restore`, control);
+
     const none = keep(primary.elsewhere());
     mkdirSync(none.dataDirectory);
     writeFileSync(join(none.dataDirectory, 'letter'), 'dear');
@@ -364,7 +394,6 @@ describe('what is refused', () => {
     expect(await fetchOver(archived, none)).toMatchObject({ code: 0 });
     expect(await verifyBackup(none.dataDirectory)).toEqual([]);
 
-    await primary.stop();
     const late = [
       'restore',
       primary.dataDirectory,

@@ -4,7 +4,7 @@
  */
 import type { BackupManifest } from '../../archive/manifest.ts';
 import { showPath, toBytePath } from '../../byte-path.ts';
-import { disarm, expectStopped, type OldCluster, writeOverMark } from '../../cluster/old-cluster.ts';
+import { disarm, expectStopped, isWalLink, type OldCluster, writeOverMark } from '../../cluster/old-cluster.ts';
 import { type AsideWal, findUnarchived, planAside, setAside } from '../../cluster/old-wal.ts';
 import { expectFreePlaces, type TablespacePlace } from '../../cluster/restore-places.ts';
 import { RestoredFolder } from '../../cluster/restored-folder.ts';
@@ -34,42 +34,49 @@ export interface TakeOverOptions {
   readonly tablespaces: readonly TablespacePlace[];
   /** Reads the backup's list of files: nothing is changed for a backup that cannot be read. */
   readonly checkList: () => Promise<void>;
+  /** Called when it fails after nothing can be started there any more. */
+  readonly onIncomplete: () => void;
 }
 
 /** @throws HostError when it is another cluster, or a server runs there: nothing was changed then. */
 export async function takeOver(
   context: Context,
   old: OldCluster,
-  { manifest, tablespaces, checkList }: TakeOverOptions,
+  { manifest, tablespaces, checkList, onIncomplete }: TakeOverOptions,
 ): Promise<TakenOver> {
-  const { root, linkedWal } = old;
+  const { root } = old;
   expectSameCluster(old, manifest);
   await expectFreePlaces(toBytePath(root), tablespaces, old.places);
   const own = tablespaces.map(({ location }) => location).filter((location) => old.places.includes(location));
   await expectStopped(old, own);
   const last = old.isInterrupted ? old.aside.at(-1) : undefined;
-  const planned = last ?? (await planAside(root, linkedWal, new Date()));
+  const planned = last ?? (await planAside(old, new Date()));
   await checkList();
   await disarm(old, own);
-  const aside = planned === undefined || planned === last ? old.aside : [...old.aside, planned];
-  const places = [...new Set([...own, ...tablespaces.map(({ location }) => location)])];
-  await writeOverMark(root, { ...old, aside, places });
-  if (planned !== undefined) await setAside(planned);
-  const done = await pushAll(context, old, aside);
-  for (const place of old.places) {
-    if (places.includes(place)) continue;
-    context.log.info(`"${showPath(place)}" was a tablespace's place: it is left as it is`);
+  try {
+    const aside = planned === undefined || planned === last ? old.aside : [...old.aside, planned];
+    const places = [...new Set([...own, ...tablespaces.map(({ location }) => location)])];
+    await writeOverMark(root, { ...old, aside, places });
+    if (planned !== undefined) await setAside(planned);
+    const done = await pushAll(context, old, aside);
+    for (const place of old.places) {
+      if (places.includes(place)) continue;
+      context.log.info(`"${showPath(place)}" was a tablespace's place: it is left as it is`);
+    }
+    const keepsWalLink = await isWalLink(root);
+    return {
+      target: await RestoredFolder.over(root, { tablespaces, keepsWalLink }),
+      surplus: new Surplus({
+        ...old,
+        places: new Map(tablespaces.map(({ oid, location }) => [`pg_tblspc/${oid}`, location])),
+        keepsWalLink,
+      }),
+      wal: { ...done, folders: aside.map(({ to }) => to) },
+    };
+  } catch (error) {
+    onIncomplete();
+    throw error;
   }
-  const keepsWalLink = linkedWal !== undefined || planned?.from.startsWith(`${root}/`) === false;
-  return {
-    target: await RestoredFolder.over(root, { tablespaces, keepsWalLink }),
-    surplus: new Surplus({
-      ...old,
-      places: new Map(tablespaces.map(({ oid, location }) => [`pg_tblspc/${oid}`, location])),
-      keepsWalLink,
-    }),
-    wal: { ...done, folders: aside.map(({ to }) => to) },
-  };
 }
 
 function expectSameCluster(old: OldCluster, { id, systemIdentifier, postgres }: BackupManifest): void {
@@ -98,6 +105,7 @@ async function pushAll(
     const files = await findUnarchived(to, systemIdentifier);
     let error: WalTError | undefined;
     for (const { name } of files) {
+      context.signal.throwIfAborted();
       error = error instanceof StorageError ? error : await push({ ...context, settings }, `${to}/${name}`);
       if (error === undefined) pushed.push(name);
       else failed.push(name);
