@@ -42,6 +42,8 @@ export class Increment {
   readonly #options: IncrementOptions;
   /** By their index in the parent's list. */
   readonly #parts: ReadonlyMap<number, KnownPart>;
+  /** The same, by their index in the list that is being made. */
+  readonly #lineOf: readonly PartLine[];
   /** When each database's folder was made. */
   readonly #versionFiles: ReadonlyMap<BytePath, bigint>;
   /** To be stored whole: they have fallen into too many pieces. */
@@ -54,6 +56,7 @@ export class Increment {
     this.#archive = archive;
     this.#options = options;
     this.#parts = survey.parts;
+    this.#lineOf = [...survey.parts.values()].map(({ line }) => line);
     this.#versionFiles = survey.versionFiles;
     const { parts, paths } = chooseStale(survey, options.partsSince);
     this.#scattered = paths;
@@ -72,9 +75,8 @@ export class Increment {
 
   /** The lines of these parts of earlier backups, without those that were given before. */
   *partLines(indexes: readonly number[]): Generator<PartLine> {
-    const byIndex = new Map([...this.#parts.values()].map((part) => [part.line.index, part.line]));
     for (const index of indexes) {
-      const line = byIndex.get(index);
+      const line = this.#lineOf[index];
       if (this.#given.has(index) || line === undefined) continue;
       this.#given.add(index);
       yield line;
@@ -198,9 +200,11 @@ async function surveyParent(archive: Archive, options: IncrementOptions): Promis
   const versionFiles = new Map<BytePath, bigint>();
   const scattered: { path: BytePath; sizeBytes: number; extents: number }[] = [];
   let rawBytes = 0;
+  let isLast = false;
   for await (const line of parentLines(archive, options)) {
+    isLast ||= line.type === 'part' && line.last === true;
+    if (isLast) continue; // to its seal: only then all of it is known to be right
     if (line.type === 'part') {
-      if (line.last === true) break;
       const startedAt = parseBackupId(line.backup)?.startedAt ?? new Date(0);
       parts.set(line.index, { line: { ...line, index: parts.size }, startedAt, liveBytes: 0 });
     }

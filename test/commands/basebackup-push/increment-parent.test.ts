@@ -60,14 +60,17 @@ interface Given {
   readonly walk: readonly WalkEntry[];
   readonly options?: Partial<IncrementOptions>;
   readonly manifest?: Partial<typeof testManifest>;
+  /** What the seal says, if it is to be wrong. */
+  readonly sealedFiles?: number;
 }
 
 /** Everything that is known of the files of the walk, by path. */
-async function knownOf({ lines, walk, options = {}, manifest = {} }: Given) {
+async function knownOf({ lines, walk, options = {}, manifest = {}, sealedFiles }: Given) {
   const archive = makeArchive();
   const parts = lines.filter(({ type }) => type === 'part').length;
   const count = { parts, files: 0, folders: 0, tablespaces: 0 };
   for (const { type } of lines) if (type !== 'part') count[`${type}s`] += 1;
+  count.files = sealedFiles ?? count.files;
   const text = bytesOf(Buffer.from(lines.map(formatLine).join('')));
   const sealed = sealLines(text, () => count);
   const files = await storeStream(archive, { backup: testBackupId, part: 'files' }, sealed, { level: 1, sizeHint: 0 });
@@ -107,6 +110,13 @@ describe('the parent’s list beside the walk', () => {
     });
     const found = [...known].filter(([, one]) => one !== undefined);
     expect(found.map(([path, one]) => [path, one?.line.path])).toEqual(names.map((path) => [path, path]));
+  });
+
+  it('is believed when its seal fits, and before anything is taken from it', async () => {
+    const lines = [...base, file('base/5/1'), part(1, testBackupId, 2, true)];
+    const walk = [seen('base/5/1')];
+    expect((await knownOf({ lines, walk })).known.get('base/5/1')).toBeDefined();
+    await expect(knownOf({ lines, walk, sealedFiles: 2 })).rejects.toMatchObject({ detail: 'its seal does not fit' });
   });
 
   it('takes no file for what was a folder, or is one now', async () => {
