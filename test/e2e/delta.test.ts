@@ -80,91 +80,100 @@ function damage(server: PostgresServer, files: Iterable<string>): number {
   return count;
 }
 
+const isTorture = process.env.TORTURE === '1';
+
 describe.each([15, 17])('PostgreSQL %i', (major) => {
-  it('changes a damaged cluster into the backup, and fetches what differs alone', { timeout: 240_000 }, async () => {
-    const archived = await startPrimary({ major });
-    const { primary } = archived;
-    const tablespace = join(primary.folder, 'fast disk');
-    mkdirSync(tablespace);
-    giveAway(tablespace);
-    await primary.query(`create tablespace fast location '${tablespace}'`);
-    await fill(primary);
-    await primary.query('create table quick tablespace fast as select * from big');
-    await insertRow(primary, 1);
-    await pushBackup(archived);
-    await insertRow(primary, 2);
-    await primary.switchWal();
-    await primary.waitUntilAllArchived();
-    await primary.stop();
-    const plain = await fetchPlain(archived, [
-      '--tablespace-mapping',
-      `${tablespace}=${join(primary.folder, 'plain')}`,
-    ]);
-    const expected = await hashFiles(plain.dataDirectory, major);
+  const isInSuite = isTorture || major === 17;
+  it.runIf(isInSuite)(
+    'changes a damaged cluster into the backup, and fetches what differs alone',
+    { timeout: 240_000 },
+    async () => {
+      const archived = await startPrimary({ major });
+      const { primary } = archived;
+      const tablespace = join(primary.folder, 'fast disk');
+      mkdirSync(tablespace);
+      giveAway(tablespace);
+      await primary.query(`create tablespace fast location '${tablespace}'`);
+      await fill(primary);
+      await primary.query('create table quick tablespace fast as select * from big');
+      await insertRow(primary, 1);
+      await pushBackup(archived);
+      await insertRow(primary, 2);
+      await primary.switchWal();
+      await primary.waitUntilAllArchived();
+      await primary.stop();
+      const plain = await fetchPlain(archived, [
+        '--tablespace-mapping',
+        `${tablespace}=${join(primary.folder, 'plain')}`,
+      ]);
+      const expected = await hashFiles(plain.dataDirectory, major);
 
-    const data = primary.dataDirectory;
-    expect(damage(primary, expected.keys())).toBeGreaterThan(5);
-    const outside = makeFolder('outside');
-    writeFileSync(join(outside, 'precious'), 'kept');
-    giveAway(outside);
-    const relation = join(data, 'base', readdirSync(join(data, 'base'))[0] ?? '');
-    const [first = '', second = '', third = '', fourth = '', fifth = ''] = readdirSync(relation).filter((name) =>
-      expected.has(join('base', basename(relation), name)),
-    );
-    rmSync(join(relation, first)); // missing
-    rmSync(join(relation, second)); // a folder instead
-    mkdirSync(join(relation, second));
-    writeFileSync(join(relation, second, 'x'), 'x');
-    renameSync(join(relation, third), join(outside, third)); // a link out of it instead
-    symlinkSync(join(outside, third), join(relation, third));
-    truncateSync(join(relation, fourth), 100);
-    linkSync(join(relation, fifth), join(outside, fifth)); // another name of it
-    appendFileSync(join(relation, fifth), 'more');
-    rmSync(join(data, 'pg_xact'), { recursive: true });
-    symlinkSync(outside, join(data, 'pg_xact')); // a link instead of a folder
-    symlinkSync(outside, join(data, 'stranger'));
-    mkdirSync(join(data, 'log/deep'), { recursive: true });
-    writeFileSync(join(data, 'log/deep/er'), 'x');
-    writeFileSync(join(tablespace, 'of another'), 'kept');
-    const version = readdirSync(tablespace).find((name) => name.startsWith('PG_')) ?? '';
-    writeFileSync(join(tablespace, version, 'surplus'), 'x');
-    for (const path of [relation, data].flatMap((folder) => [
-      join(folder, second),
-      join(folder, 'log/deep'),
-      join(folder, 'log'),
-    ])) {
-      if (existsSync(path)) giveAway(path);
-    }
-    const before = Object.fromEntries(
-      readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')]),
-    );
+      const data = primary.dataDirectory;
+      expect(damage(primary, expected.keys())).toBeGreaterThan(5);
+      const outside = makeFolder('outside');
+      writeFileSync(join(outside, 'precious'), 'kept');
+      giveAway(outside);
+      const relation = join(data, 'base', readdirSync(join(data, 'base'))[0] ?? '');
+      const [first = '', second = '', third = '', fourth = '', fifth = ''] = readdirSync(relation).filter((name) =>
+        expected.has(join('base', basename(relation), name)),
+      );
+      rmSync(join(relation, first)); // missing
+      rmSync(join(relation, second)); // a folder instead
+      mkdirSync(join(relation, second));
+      writeFileSync(join(relation, second, 'x'), 'x');
+      renameSync(join(relation, third), join(outside, third)); // a link out of it instead
+      symlinkSync(join(outside, third), join(relation, third));
+      truncateSync(join(relation, fourth), 100);
+      linkSync(join(relation, fifth), join(outside, fifth)); // another name of it
+      appendFileSync(join(relation, fifth), 'more');
+      rmSync(join(data, 'pg_xact'), { recursive: true });
+      symlinkSync(outside, join(data, 'pg_xact')); // a link instead of a folder
+      symlinkSync(outside, join(data, 'stranger'));
+      mkdirSync(join(data, 'log/deep'), { recursive: true });
+      writeFileSync(join(data, 'log/deep/er'), 'x');
+      writeFileSync(join(tablespace, 'of another'), 'kept');
+      const version = readdirSync(tablespace).find((name) => name.startsWith('PG_')) ?? '';
+      writeFileSync(join(tablespace, version, 'surplus'), 'x');
+      for (const path of [relation, data].flatMap((folder) => [
+        join(folder, second),
+        join(folder, 'log/deep'),
+        join(folder, 'log'),
+      ])) {
+        if (existsSync(path)) giveAway(path);
+      }
+      const before = Object.fromEntries(
+        readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')]),
+      );
 
-    const { code, stderr, result } = await fetchOver(archived, primary);
-    expect(code, stderr).toBe(0);
-    expect(differences(expected, await hashFiles(data, major))).toEqual([]);
-    expect((await verifyBackup(data)).filter((line) => !line.includes('of another'))).toEqual([]);
-    const { rawBytes } = result.manifest.statistics;
-    expect(result.keptBytes).toBeGreaterThan(rawBytes / 4);
-    expect(
-      Object.fromEntries(readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')])),
-    ).toEqual(before);
-    expect(existsSync(join(tablespace, 'of another'))).toBe(true);
-    expect(readdirSync(join(tablespace, version))).not.toContain('surplus');
-    for (const name of ['stranger', 'log', 'postmaster.opts']) expect(readdirSync(data)).not.toContain(name);
+      const { code, stderr, result } = await fetchOver(archived, primary);
+      expect(code, stderr).toBe(0);
+      expect(differences(expected, await hashFiles(data, major))).toEqual([]);
+      expect((await verifyBackup(data)).filter((line) => !line.includes('of another'))).toEqual([]);
+      const { rawBytes } = result.manifest.statistics;
+      expect(result.keptBytes).toBeGreaterThan(rawBytes / 4);
+      expect(
+        Object.fromEntries(readdirSync(outside).map((name) => [name, readFileSync(join(outside, name), 'hex')])),
+      ).toEqual(before);
+      expect(existsSync(join(tablespace, 'of another'))).toBe(true);
+      expect(readdirSync(join(tablespace, version))).not.toContain('surplus');
+      for (const name of ['stranger', 'log', 'postmaster.opts']) expect(readdirSync(data)).not.toContain(name);
 
-    const again = await fetchOver(archived, primary);
-    // backup_label is made anew, and tablespace_map is none of what is restored
-    expect(again.result.keptBytes).toBeGreaterThan(rawBytes - 1024);
-    expect(again.result.fetchedBytes).toBeLessThan(3 * again.result.manifest.files.objectBytes + 2 ** 16);
-    expect(differences(expected, await hashFiles(data, major))).toEqual([]);
+      const again = await fetchOver(archived, primary);
+      // backup_label is made anew, and tablespace_map is none of what is restored
+      expect(again.result.keptBytes).toBeGreaterThan(rawBytes - 1024);
+      expect(again.result.fetchedBytes).toBeLessThan(3 * again.result.manifest.files.objectBytes + 2 ** 16);
+      expect(differences(expected, await hashFiles(data, major))).toEqual([]);
 
-    const ended = await archived.repository.run('wal-t', ['restore', data, '--delta', '--take-over'], { env: threads });
-    expect(ended, ended.stderr).toMatchObject({ code: 0 });
-    await primary.open();
-    expect(await rowsOf(primary)).toBe('1 2');
-    expect(await primary.value('select count(*) from quick')).toBe('30000');
-    removeFolder(outside);
-  });
+      const ended = await archived.repository.run('wal-t', ['restore', data, '--delta', '--take-over'], {
+        env: threads,
+      });
+      expect(ended, ended.stderr).toMatchObject({ code: 0 });
+      await primary.open();
+      expect(await rowsOf(primary)).toBe('1 2');
+      expect(await primary.value('select count(*) from quick')).toBe('30000');
+      removeFolder(outside);
+    },
+  );
 
   it('H31 brings back commits that were never archived, wherever pg_wal is', { timeout: 240_000 }, async () => {
     const dead = await unarchived(major, { isLinked: major === 15 });
