@@ -31,10 +31,10 @@ export async function makeBoundFolder(folder: string, binding: Binding, walFolde
   await rename(temporary, join(folder, 'bound'));
 }
 
-/** Undefined when there is none. */
+/** Undefined when there is none, or it is another user's: a call by root made it, and it binds nothing of ours. */
 export async function readBinding(folder: string): Promise<Binding | undefined> {
   return readFile(join(folder, 'bound'), 'utf8').catch((error: unknown) => {
-    if (systemErrorCode(error) === 'ENOENT') return undefined;
+    if (['ENOENT', 'EACCES'].includes(systemErrorCode(error) ?? '')) return undefined;
     throw error;
   });
 }
