@@ -83,7 +83,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       archive: 'archive extents file-hashes files-line keys part part-ranges range-walk',
       cli: 'large-garbage thread-messages worker-thread',
       'cli/main': 'worker',
-      cluster: 'data-file found-file restored-file scattered-files',
+      cluster: 'data-file found-file restored-file scattered-files unchanged-file',
       codec: 'age age-keys age-stream header keys object seekable streamed streamed-ranges tar zstd zstd-own',
       commands: 'context crew-tasks page-rules part-files',
       'commands/basebackup-fetch': 'batch read-back restore-over restore-part restore-window wanted-ranges',

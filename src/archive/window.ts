@@ -3,6 +3,7 @@
  * @see PostgreSQL `xlogrecovery.c`, `XLogFileReadAnyTLI`: of the timelines on the way the newest one that has begun by a segment is asked first
  */
 import type { Lsn } from '../postgres/lsn.ts';
+import type { TimelineHistory } from '../postgres/timeline-history.ts';
 import { formatHistoryName, parseWalFileName } from '../postgres/wal-file-name.ts';
 import { hasSegment, nameAt, type StoredWal } from './stored-wal.ts';
 
@@ -16,10 +17,15 @@ export interface Leg {
 /** The oldest timeline first. Undefined when the timeline's history is not stored, and so nobody knows where it came from. */
 export function wayTo(wal: StoredWal, timeline: number): readonly Leg[] | undefined {
   const history = wal.histories.get(timeline);
-  if (history === undefined) return timeline === 1 ? [{ timeline, startLsn: 0n, endLsn: undefined }] : undefined;
+  if (history !== undefined) return wayOf(history);
+  return timeline === 1 ? wayOf({ timeline, ancestors: [] }) : undefined; // the first one has no history
+}
+
+/** As a timeline's own history tells it. */
+export function wayOf({ timeline, ancestors }: TimelineHistory): readonly Leg[] {
   const legs: Leg[] = [];
   let startLsn = 0n;
-  for (const { timeline: ancestor, end } of history.ancestors) {
+  for (const { timeline: ancestor, end } of ancestors) {
     legs.push({ timeline: ancestor, startLsn, endLsn: end });
     startLsn = end;
   }

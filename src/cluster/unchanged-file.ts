@@ -30,13 +30,16 @@ export function isSurelyUnchanged(
   { parentStartedAt, marginMs }: ParentTimes,
 ): boolean {
   const latestNs = BigInt(parentStartedAt.getTime() - marginMs) * 1_000_000n;
+  return hasSameTimes(known, now) && now.mtimeNs < latestNs && now.ctimeNs < latestNs;
+}
+
+/** Does nothing say that it is another file, or was written to? */
+export function hasSameTimes(known: FileTimes, now: FileTimes): boolean {
   return (
     known.sizeBytes === now.sizeBytes &&
     known.mtimeNs === now.mtimeNs &&
     known.ctimeNs === now.ctimeNs &&
-    known.inode === now.inode &&
-    now.mtimeNs < latestNs &&
-    now.ctimeNs < latestNs
+    known.inode === now.inode
   );
 }
 

@@ -288,7 +288,7 @@ function dangerOf(lines: readonly FilesLine[]): string | undefined {
     const { path, mode } = line;
     const steps = path.split('/');
     if (seen.has(path)) return `${path} twice`;
-    if (join('/root', path) !== `/root/${path}` || /\0|\/$/.test(path)) return `${path} leads elsewhere`;
+    if (join('/top', path) !== `/top/${path}` || /\0|\/$/.test(path)) return `${path} leads elsewhere`;
     if (steps.some((_, index) => files.has(steps.slice(0, index).join('/')))) return `${path} below a file`;
     if (mode > 0o777 || mode < 0) return `mode ${mode}`;
     if (/^(?:\.wal-t|backup_manifest$)|^global\/pg_control\.wal-t/.test(path)) return `${path} is a restore's own`;

@@ -6,7 +6,7 @@ import { piecesOf, type Range, replaced } from '../../archive/extents.ts';
 import { parseHashes, pieceHash } from '../../archive/file-hashes.ts';
 import type { FileLine } from '../../archive/files-line.ts';
 import type { DataFile } from '../../cluster/data-file.ts';
-import type { FileTimes } from '../../cluster/unchanged-file.ts';
+import { hasSameTimes } from '../../cluster/unchanged-file.ts';
 import { limits } from '../../limits.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
 import { changedPages } from '../../postgres/page-changes.ts';
@@ -76,10 +76,6 @@ function pageCount(
   { pageBytes }: Pick<IncrementRules, 'pageBytes'>,
 ): number {
   return Math.ceil(sizeBytes / pageBytes);
-}
-
-export function hasSameTimes(a: FileTimes, b: FileTimes): boolean {
-  return a.sizeBytes === b.sizeBytes && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.inode === b.inode;
 }
 
 /** Never by 32 bits (H41). */

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BackupManifest, readManifest } from '../../archive/manifest.ts';
 import { openWalFile } from '../../archive/wal-archive.ts';
-import { isOnWay, type Leg } from '../../archive/window.ts';
+import { isOnWay, type Leg, wayOf } from '../../archive/window.ts';
 import { collect } from '../../bytes.ts';
 import {
   CheckError,
@@ -93,21 +93,14 @@ function unlessUnreadable(error: unknown): string {
 /** Of the server's history, as pg_wal has it, or else the archive. Undefined when neither does. */
 async function readWay({ archive, dataDirectory, server, signal }: Push): Promise<readonly Leg[] | undefined> {
   const { timeline } = server.facts;
-  if (timeline === 1) return [{ timeline, startLsn: 0n, endLsn: undefined }];
+  if (timeline === 1) return wayOf({ timeline, ancestors: [] });
   const name = formatHistoryName(timeline);
   const text = await readFile(join(dataDirectory, 'pg_wal', name), 'utf8').catch((error: unknown) => {
     if (systemErrorCode(error) !== 'ENOENT') throw error;
     return undefined;
   });
   const told = text ?? (await readStored());
-  if (told === undefined) return undefined;
-  const legs: Leg[] = [];
-  let startLsn = 0n;
-  for (const { timeline: ancestor, end } of parseTimelineHistory(timeline, told).ancestors) {
-    legs.push({ timeline: ancestor, startLsn, endLsn: end });
-    startLsn = end;
-  }
-  return [...legs, { timeline, startLsn, endLsn: undefined }];
+  return told === undefined ? undefined : wayOf(parseTimelineHistory(timeline, told));
 
   async function readStored(): Promise<string | undefined> {
     const file = parseWalFileName(name);

@@ -66,7 +66,7 @@ async function readSummaries(push: Push, { manifest, way }: Parent, endLsn: Lsn)
     }
     return undefined;
   }
-  const history = piecesOf(way, manifest.startLsn, endLsn);
+  const history = clip(way, manifest.startLsn, endLsn);
   const found = await server.readChangedBlocks({ history, limitMs: summariesMs, signal, log });
   if ('changes' in found) return found.changes;
   log.warning('every relation is read to find what changed: WAL summaries are not complete', {
@@ -77,7 +77,7 @@ async function readSummaries(push: Push, { manifest, way }: Parent, endLsn: Lsn)
 }
 
 /** The way between two points, a piece of each timeline. */
-function piecesOf(way: readonly Leg[], startLsn: Lsn, endLsn: Lsn): WalPiece[] {
+function clip(way: readonly Leg[], startLsn: Lsn, endLsn: Lsn): WalPiece[] {
   return way.flatMap((leg) => {
     const from = leg.startLsn > startLsn ? leg.startLsn : startLsn;
     const to = leg.endLsn !== undefined && leg.endLsn < endLsn ? leg.endLsn : endLsn;

@@ -1,7 +1,8 @@
 /** By what an increment finds that a page or a file is not as its parent has it. Each rule has a file in which it alone tells: without it, what is new is lost. */
 import { describe, expect, it } from 'vitest';
 import { formatHashes, pieceHash } from '../../../src/archive/file-hashes.ts';
-import { hasSameTimes, inheritedHashes } from '../../../src/commands/basebackup-push/changed-file.ts';
+import { hasSameTimes } from '../../../src/cluster/unchanged-file.ts';
+import { inheritedHashes } from '../../../src/commands/basebackup-push/changed-file.ts';
 import { VisiblePages } from '../../../src/commands/basebackup-push/visible-pages.ts';
 import {
   allVisible,
