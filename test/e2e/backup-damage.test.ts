@@ -1,12 +1,12 @@
 /** Whatever is flipped, cut, swapped or removed in a stored backup, `verify --deep` names it and nothing that starts is restored from it. */
 import { randomBytes } from 'node:crypto';
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   utimesSync,
   writeFileSync,
@@ -20,6 +20,7 @@ import { parseLines } from '../../src/archive/files-list.ts';
 import { filesName, leaseName, manifestName, partName } from '../../src/archive/keys.ts';
 import { type BackupManifest, readManifest, storeManifest } from '../../src/archive/manifest.ts';
 import { readStream, type StreamName, storeStream } from '../../src/archive/part.ts';
+import { usesOf } from '../../src/archive/part-uses.ts';
 import { ByteReader, bytesOf } from '../../src/bytes.ts';
 import { openAge, readAgeHeader, sealAge } from '../../src/codec/age.ts';
 import { unwrapFileKey } from '../../src/codec/age-keys.ts';
@@ -35,6 +36,7 @@ import { limits } from '../../src/limits.ts';
 import { segmentNameAt } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { account, giveAway } from '../support/account.ts';
+import { differences, hashFiles } from '../support/cluster-files.ts';
 import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { linesText, type RawLine, sealedList } from '../support/forged-backup.ts';
@@ -56,7 +58,7 @@ function makeFolderIn(place: string): string {
 
 type Settings = Readonly<Record<string, string>>;
 
-/** A repository with one confirmed backup that is damaged, and what is needed to damage it cleverly. */
+/** A repository with one confirmed backup that is damaged, or an increment and the backup that it stands on, and what is needed to damage it cleverly. */
 class Subject {
   readonly repository: TestRepository;
   readonly settings: Settings;
@@ -65,6 +67,8 @@ class Subject {
   archive!: Archive;
   manifest!: BackupManifest;
   parts: PartLine[] = [];
+  /** Of an increment: hashes of the files that it restores to. */
+  sound: Map<string, string> | undefined;
   readonly #changed = new Map<string, Buffer>();
 
   constructor(repository: TestRepository, settings: Settings, ids: { readonly id: string; readonly olderId: string }) {
@@ -88,15 +92,24 @@ class Subject {
     return makeContext(settings, { workingDirectory: this.repository.folder, libpq });
   }
 
-  read(part: StreamName['part'], commitment: BackupManifest['files']) {
-    return readStream(this.archive, { backup: this.id, part }, commitment, {});
+  read(part: StreamName['part'], commitment: BackupManifest['files'], backup = this.id) {
+    return readStream(this.archive, { backup, part }, commitment, {});
   }
 
   path(name: string): string {
     return join(this.repository.root, this.archive.systemIdentifier, name);
   }
 
-  /** The object of this name of the older backup, which was taken out of the repository. */
+  get isIncrement(): boolean {
+    return this.manifest.type === 'incremental';
+  }
+
+  /** Parts that it has stored itself. */
+  get ownParts(): PartLine[] {
+    return this.parts.filter(({ backup }) => backup === this.id);
+  }
+
+  /** The object of this name of the older backup, which was taken out of the repository unless it is the increment's parent. */
   older(name: string): Buffer {
     return readFileSync(join(this.repository.folder, 'older', name.replace(this.id, this.olderId)));
   }
@@ -133,10 +146,10 @@ class Subject {
   }
 
   /** Puts a part or a list in its place that holds `raw` and is sealed properly. @returns what to commit to. */
-  async reseal(part: StreamName['part'], raw: Uint8Array, members: Partial<Archive> = {}) {
-    const name = part === 'files' ? filesName(this.id) : partName(this.id, part);
-    const store = (archive: Archive) =>
-      storeStream(archive, { backup: this.id, part }, bytesOf(raw), { level: 3, sizeHint: 0 });
+  async reseal(part: PartLine | 'files', raw: Uint8Array, members: Partial<Archive> = {}) {
+    const stream = part === 'files' ? ({ backup: this.id, part } as const) : { backup: part.backup, part: part.number };
+    const name = part === 'files' ? filesName(this.id) : nameOf(part);
+    const store = (archive: Archive) => storeStream(archive, stream, bytesOf(raw), { level: 3, sizeHint: 0 });
     const { result, object } = await this.sealed(store, name, members);
     this.change(name, object);
     return result;
@@ -157,16 +170,16 @@ class Subject {
     await this.forgeManifest({ files: await this.reseal('files', await joinBytes(sealedList(altered))) });
   }
 
-  rawPart(number: number): Promise<Buffer> {
-    const part = this.parts[number - 1];
-    if (part === undefined) throw new Error(`no part ${number}`);
-    return joinBytes(this.read(number, part));
+  rawPart(part: PartLine): Promise<Buffer> {
+    return joinBytes(this.read(part.number, part, part.backup));
   }
 
   get keys() {
     return this.archive.keys;
   }
 }
+
+const nameOf = ({ backup, number }: PartLine) => partName(backup, number);
 
 const keyFolder = makeFolder('keys');
 const identityText = generateIdentity();
@@ -187,19 +200,26 @@ function encryption(): Settings {
 }
 
 /** Parts of few files, so that a small cluster has many. */
-async function push(context: ReturnType<Subject['context']>, pgdata: string): Promise<string> {
+async function push(context: ReturnType<Subject['context']>, pgdata: string, parent?: string): Promise<string> {
   const changed = limits as { partFiles: number };
   const { partFiles } = changed;
   changed.partFiles = 120;
   try {
     const choices = { pgdata, checkpoint: 'fast', annotations: {}, manifestChecksums: 'CRC32C' } as const;
-    return (await basebackupPush(context, choices)).manifest.id;
+    const { manifest } = await basebackupPush(context, { ...choices, incremental: parent !== undefined, parent });
+    expect(manifest.type).toBe(parent === undefined ? 'full' : 'incremental');
+    return manifest.id;
   } finally {
     changed.partFiles = partFiles;
   }
 }
 
-async function makeSubject(settings: Settings, isPromoted: boolean): Promise<Subject> {
+interface Making {
+  readonly isPromoted?: boolean;
+  readonly isIncrement?: boolean;
+}
+
+async function makeSubject(settings: Settings, { isPromoted, isIncrement }: Making): Promise<Subject> {
   const folder = makeFolder('damage');
   folders.push(folder);
   const repository = await new TestRepository({ folder, settings }).init();
@@ -212,23 +232,30 @@ async function makeSubject(settings: Settings, isPromoted: boolean): Promise<Sub
     await server.start();
     await server.query(`create table t as select n, md5(n::text) from generate_series(1, 50000) n`);
     const olderId = await push(context, server.dataDirectory);
-    await server.query('update t set n = n + 1');
-    if (isPromoted) {
+    await server.query(isIncrement === true ? 'update t set n = n + 1 where n % 200 = 0' : 'update t set n = n + 1');
+    if (isIncrement === true) {
+      await server.query('create table later as select n, md5((-n)::text) from generate_series(1, 50000) n');
+    }
+    if (isPromoted === true) {
       await server.stop();
       server.signal('recovery.signal');
       await server.open();
     }
-    const id = await push(context, server.dataDirectory);
+    const id = await push(context, server.dataDirectory, isIncrement === true ? olderId : undefined);
     await server.waitUntilAllArchived();
     const subject = await new Subject(repository, settings, { id, olderId }).look();
     for (const kind of ['manifest', 'files', 'part', 'lease']) {
       mkdirSync(join(folder, 'older', kind), { recursive: true });
-      renameSync(subject.path(`${kind}/${olderId}`), join(folder, 'older', kind, olderId));
+      cpSync(subject.path(`${kind}/${olderId}`), join(folder, 'older', kind, olderId), { recursive: true });
+      if (isIncrement !== true) rmSync(subject.path(`${kind}/${olderId}`), { recursive: true });
     }
     // signs of life of a backup that was taken long ago
     const past = new Date(Date.now() - 3_600_000 * 5);
-    for (const name of readdirSync(subject.path(`lease/${id}`)))
-      utimesSync(subject.path(`lease/${id}/${name}`), past, past);
+    for (const backup of readdirSync(subject.path('lease'))) {
+      for (const name of readdirSync(subject.path(`lease/${backup}`))) {
+        utimesSync(subject.path(`lease/${backup}/${name}`), past, past);
+      }
+    }
     if (account.uid !== undefined) {
       await run('chown', ['-R', `${account.uid}:${account.gid}`, repository.root], { asRoot: true });
     }
@@ -240,8 +267,11 @@ async function makeSubject(settings: Settings, isPromoted: boolean): Promise<Sub
 
 beforeAll(async () => {
   // one after the other: each takes its backups in small parts, by a limit of all
-  const made = [await makeSubject({}, true), await makeSubject(encryption(), false)];
-  for (const [index, subject] of made.entries()) subjects.set(index === 0 ? 'plain' : 'encrypted', subject);
+  const encrypted = encryption();
+  subjects.set('plain', await makeSubject({}, { isPromoted: true }));
+  subjects.set('encrypted', await makeSubject(encrypted, {}));
+  subjects.set('plain, of an increment', await makeSubject({}, { isIncrement: true }));
+  subjects.set('encrypted, of an increment', await makeSubject(encrypted, { isIncrement: true }));
 }, 240_000);
 
 afterAll(() => folders.forEach(removeFolder));
@@ -264,7 +294,7 @@ const pick = <Item>(items: readonly Item[]): Item => {
 
 /** Where objects are of a kind; the parts in turn, by chance. */
 const kinds = {
-  part: ({ id, parts }: Subject) => partName(id, pick(parts).number),
+  part: ({ parts }: Subject) => nameOf(pick(parts)),
   'list of files': ({ id }: Subject) => filesName(id),
   manifest: ({ id }: Subject) => manifestName(id),
 } as const;
@@ -403,8 +433,18 @@ const reframings: Readonly<Record<string, (frames: Buffer[], entries: SeekEntry[
 };
 
 /** A part of at least two whole frames. */
-const bigPart = ({ parts }: Subject) => parts.find(({ rawBytes }) => rawBytes > 2 * limits.frameRawBytes)?.number ?? 0;
-const lastPart = ({ parts }: Subject) => parts.length;
+const bigPart = ({ ownParts }: Subject) =>
+  first(ownParts.filter(({ rawBytes }) => rawBytes > 2 * limits.frameRawBytes));
+const lastPart = ({ ownParts }: Subject) => first(ownParts.filter(({ last }) => last === true));
+
+function first(parts: readonly PartLine[]): PartLine {
+  const [part] = parts;
+  if (part === undefined) throw new Error('no such part');
+  return part;
+}
+
+/** A part of another backup, if there is one. */
+const notNamed = ({ parts, id }: Subject) => parts.find(({ backup }) => backup !== id) ?? parts.at(-1);
 
 /** Where the pg_control of a backup begins in its last part. */
 async function controlIn(subject: Subject): Promise<{ raw: Buffer; offset: number }> {
@@ -417,9 +457,9 @@ const clever: Damage[] = [
   ...each(6, (index) => ({
     name: `part: swapped with another of the backup (${index})`,
     damage: (subject) => {
-      const first = pick(subject.parts).number;
-      const second = (first % subject.parts.length) + 1;
-      const [one, other] = [partName(subject.id, first), partName(subject.id, second)];
+      const place = random(subject.parts.length);
+      const pair = [subject.parts[place], subject.parts[(place + 1) % subject.parts.length]];
+      const [one = '', other = ''] = pair.map((part) => nameOf(part as PartLine));
       const object = subject.object(one);
       subject.change(one, subject.object(other));
       subject.change(other, object);
@@ -428,7 +468,7 @@ const clever: Damage[] = [
   ...each(3, (index) => ({
     name: `part: that of the same number of an older backup (${index})`,
     damage: (subject) => {
-      const name = partName(subject.id, pick(subject.parts).number);
+      const name = nameOf(pick(subject.ownParts));
       subject.change(name, subject.older(name));
     },
   })),
@@ -439,8 +479,8 @@ const clever: Damage[] = [
   ...each(2, (index) => ({
     name: `part: another cluster's (${index})`,
     damage: async (subject) => {
-      const { number } = pick(subject.parts);
-      await subject.reseal(number, await subject.rawPart(number), { systemIdentifier: '7312345678901234567' });
+      const part = pick(subject.parts);
+      await subject.reseal(part, await subject.rawPart(part), { systemIdentifier: '7312345678901234567' });
     },
   })),
   {
@@ -457,17 +497,17 @@ const clever: Damage[] = [
   ...each(3, (index) => ({
     name: `part: another content, sealed with the same keys (${index})`,
     damage: async (subject) => {
-      const { number } = pick(subject.parts);
-      const raw = await subject.rawPart(number);
+      const part = pick(subject.parts);
+      const raw = await subject.rawPart(part);
       const place = random(raw.length);
       raw.writeUInt8(raw.readUInt8(place) ^ 1, place);
-      await subject.reseal(number, raw);
+      await subject.reseal(part, raw);
     },
   })),
   ...Object.entries(reframings).map(([what, alter]) => ({
     name: `part: ${what}`,
     damage: async (subject: Subject) => {
-      const name = partName(subject.id, bigPart(subject));
+      const name = nameOf(bigPart(subject));
       await replacePlain(subject, name, reframe(await plainOf(subject, subject.object(name)), alter));
     },
   })),
@@ -511,7 +551,8 @@ const clever: Damage[] = [
   },
   {
     name: 'manifest: uses fewer parts than it needs',
-    damage: (subject) => subject.forgeManifest({ uses: { [subject.id]: [[1, subject.parts.length - 1]] } }),
+    damage: (subject) =>
+      subject.forgeManifest({ uses: usesOf(subject.parts.filter((part) => part !== notNamed(subject))) }),
     isHarmless: true,
   },
   {
@@ -550,7 +591,7 @@ const ofWal: Damage[] = [
 
 const ofOnePart = (name: string, damage: (subject: Subject, name: string) => Promise<void> | void): Damage => ({
   name,
-  damage: (subject) => damage(subject, partName(subject.id, bigPart(subject))),
+  damage: (subject) => damage(subject, nameOf(bigPart(subject))),
 });
 
 const ofPlain: Damage[] = [
@@ -637,6 +678,12 @@ async function expectFound(subject: Subject, { isOfWal, isHarmless }: Damage): P
     () => undefined,
     (error: unknown) => error,
   );
+  const { sound } = subject;
+  if (error === undefined && sound !== undefined) {
+    // in a part of the parent the damage may stand where nothing is needed
+    expect(differences(sound, await hashFiles(dir, 17))).toEqual([]);
+    return;
+  }
   expect(error).toBeInstanceOf(WalTError);
   expect((error as WalTError).message).not.toBe('');
   expect(existsSync(join(dir, 'global/pg_control'))).toBe(false);
@@ -647,22 +694,31 @@ function fetchInto(subject: Subject, dir: string, resume = false) {
 }
 
 describe.each([
-  { kind: 'plain', half: 0, damages: [...crude, ...clever, ...ofWal, ...ofPlain] },
-  { kind: 'encrypted', half: 1, damages: [...crude, ...clever, ...ofWal, ...ofEncrypted] },
-])('a damaged backup in a repository that is $kind', ({ kind, half, damages }) => {
+  { kind: 'plain', turn: 0, damages: [...crude, ...clever, ...ofWal, ...ofPlain] },
+  { kind: 'encrypted', turn: 3, damages: [...crude, ...clever, ...ofWal, ...ofEncrypted] },
+  { kind: 'plain, of an increment', turn: 1, damages: [...crude, ...clever, ...ofWal] },
+  { kind: 'encrypted, of an increment', turn: 4, damages: [...crude, ...clever, ...ofWal, ...ofEncrypted] },
+])('a damaged backup in a repository that is $kind', ({ kind, turn, damages }) => {
   it('is restorable before it is damaged', async () => {
     const subject = subjectOf(kind);
-    expect(subject.parts.length).toBeGreaterThan(5);
+    expect(subject.ownParts.length).toBeGreaterThan(subject.isIncrement ? 1 : 5);
+    expect(subject.parts.length > subject.ownParts.length).toBe(subject.isIncrement);
     const result = await verify(subject.context(), { deep: true });
-    expect(result.verdicts).toMatchObject([{ id: subject.id, isRestorable: true, reasons: [] }]);
+    expect(result.verdicts.length).toBe(subject.isIncrement ? 2 : 1);
+    expect(result.verdicts.at(-1)).toMatchObject({ id: subject.id, isRestorable: true, reasons: [] });
     expect(isSound(result)).toBe(true);
     const dir = join(restoreFolder, 'sound');
     await fetchInto(subject, dir);
     expect(existsSync(join(dir, 'global/pg_control'))).toBe(true);
+    if (subject.isIncrement) subject.sound = await hashFiles(dir, 17);
     removeFolder(dir);
   });
 
-  it.each(damages.filter((_, index) => isTorture || index % 2 === half))(
+  /** In the suite a half of them each, of increments a sixth. */
+  const share = kind.includes('increment') ? 6 : 2;
+  const isMet = (index: number) => isTorture || index % share === turn % share;
+
+  it.each(damages.filter((_, index) => isMet(index)))(
     'is found, and never restored silently: $name',
     async (damage) => {
       const subject = subjectOf(kind);
@@ -686,7 +742,7 @@ it.each(isTorture ? ['plain', 'encrypted'] : ['encrypted'])(
     const verified = () => repository.run('wal-t', ['verify', '--deep'], { env: { WALT_WORKERS: '2' } });
     expect(await verified()).toMatchObject({ code: 0 });
     try {
-      const name = partName(id, bigPart(subject));
+      const name = nameOf(bigPart(subject));
       subject.change(name, flipped(subject.object(name), 1));
       const { code, stdout } = await verified();
       expect([code, stdout]).toEqual([exitCodes.check, expect.stringContaining(`${id}: not restorable, because`)]);

@@ -14,7 +14,11 @@ import {
 import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { partName } from '../../src/archive/keys.ts';
+import { readManifest } from '../../src/archive/manifest.ts';
+import { usedParts } from '../../src/archive/part-uses.ts';
 import type { BackupRow } from '../../src/commands/backup-list.ts';
+import { openArchive } from '../../src/commands/backups.ts';
 import { deleteBackups } from '../../src/commands/delete.ts';
 import { exitCodes } from '../../src/errors.ts';
 import { leaseExpiryMs } from '../../src/limits.ts';
@@ -43,14 +47,17 @@ let folder: string;
 let template: TestRepository;
 let server: PostgresServer;
 let cluster: string;
-/** Four confirmed backups, the oldest first, each after a row of its own; and one that was killed. */
+/** Four confirmed backups, the oldest first, each after a row of its own; and one that was killed. All but the first may be increments. */
 let backups: BackupRow[];
 let killed: string;
 
 /** The names of the confirmed backups by their numbers. */
 const names = (...numbers: readonly number[]) => numbers.map((number) => backups[number - 1]?.backup_name ?? '');
 
-beforeAll(async () => {
+beforeAll(() => makeTemplate('full'));
+afterAll(() => removeTemplate());
+
+async function makeTemplate(type: 'full' | 'incremental'): Promise<void> {
   folder = makeFolder('delete');
   template = await new TestRepository({ folder }).init();
   server = PostgresServer.create({ major: 17, settings: template.serverSettings });
@@ -59,11 +66,13 @@ beforeAll(async () => {
   const fork = await server.value('select pg_current_wal_lsn()');
   for (const n of [1, 2, 3, 4]) {
     await insertRow(server, n);
-    const { code, stderr } = await template.run('basebackup-push', [server.dataDirectory], { env });
+    const words = type === 'incremental' && n > 1 ? ['--incremental'] : [];
+    const { code, stderr } = await template.run('basebackup-push', [server.dataDirectory, ...words], { env });
     if (code !== 0) throw new Error(stderr);
     await server.switchWal();
   }
   backups = await list(template);
+  expect(backups.slice(1).map(({ backup_name }) => backup_name.includes(type.slice(0, 4)))).toEqual([true, true, true]);
   cluster = readdirSync(template.root).find((name) => /^\d+$/.test(name)) ?? '';
   await killPush();
   await insertRow(server, 5);
@@ -79,12 +88,12 @@ beforeAll(async () => {
     mkdirSync(dirname(join(template.root, key)), { recursive: true });
     writeFileSync(join(template.root, key), 'foreign');
   }
-});
+}
 
-afterAll(async () => {
+async function removeTemplate(): Promise<void> {
   await server.remove();
   removeFolder(folder);
-});
+}
 
 /** A backup that is killed while it copies. */
 async function killPush(): Promise<void> {
@@ -428,10 +437,24 @@ describe('on S3', () => {
   });
 });
 
-describe('a deletion that is killed', () => {
-  const moments = torture ? 30 : 5;
+/** Keys below the cluster's of the parts that the backup needs and others have stored. */
+async function partsOfOthers(repository: TestRepository, id: string): Promise<string[]> {
+  const context = makeContext({ WALT_REPO: `file://${repository.root}` }, { workingDirectory: repository.folder });
+  const manifest = await readManifest(await openArchive(context), id);
+  return [...usedParts(manifest)]
+    .filter(({ backup }) => backup !== id)
+    .map(({ backup, number }) => `${cluster}/${partName(backup, number)}`)
+    .sort();
+}
+
+describe.each(['full', 'incremental'] as const)('a deletion that is killed, with backups of type %s', (type) => {
+  const moments = torture ? 30 : type === 'full' ? 5 : 3;
   let tookMs = 0;
   beforeAll(async () => {
+    if (type === 'incremental') {
+      await removeTemplate();
+      await makeTemplate(type);
+    }
     const repository = new TestRepository({ folder: makeFolder('measured') });
     spawnSync('cp', ['-a', template.root, repository.root]);
     const begun = performance.now();
@@ -472,10 +495,24 @@ describe('a deletion that is killed', () => {
       const left = repository
         .files()
         .filter((file) => /\/(?:part|files|lease|manifest)\//.test(file) && !file.includes('notes'));
-      expect(left.filter((file) => !file.includes(names(4)[0] ?? '-'))).toEqual([]);
+      const [kept = ''] = names(4);
+      const others = await partsOfOthers(repository, kept);
+      expect(others.length > 0).toBe(type === 'incremental');
+      expect(left.filter((file) => !file.includes(kept)).sort()).toEqual(others);
       expect(existsSync(path(repository, history))).toBe(true);
       if (torture && index % 5 === 0) await expectRestores(repository, names(4)[0] ?? '');
     },
     300_000,
+  );
+
+  it.runIf(type === 'incremental').each(torture ? policies : policies.slice(0, 1))(
+    'takes no part that an increment needs: %s',
+    async (_what, words, kept) => {
+      const repository = copyTemplate();
+      expect(await remove(repository, ...words())).toMatchObject({ code: 0 });
+      await expectSound(repository, kept());
+      expect(await repository.run('wal-t', ['verify', '--deep'])).toMatchObject({ code: 0 });
+      await expectRestores(repository, kept()[0] ?? '');
+    },
   );
 });
