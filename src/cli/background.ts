@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import process from 'node:process';
 import type { Readable, Writable } from 'node:stream';
 import type { Background } from '../commands/wal-fetch/fetch.ts';
+import { givenEnvironment } from './aws-environment.ts';
 
 /**
  * It gets the same words with `word` in front, the same environment and working directory; what it says goes to a file in `folder`.
@@ -14,6 +15,7 @@ export async function startReader(folder: string, word: string): Promise<Backgro
   const script = join(dirname(bundle), '../bin/reader.sh');
   const command = [process.execPath, bundle, word, ...words];
   const child = spawn('/bin/sh', [script, 'begin', folder, ...command], {
+    env: givenEnvironment(),
     detached: true, // a session of its own: PostgreSQL signals the whole process group of what it has called
     stdio: ['ignore', 'pipe', 'ignore', 'pipe'], // standard input would be closed with the first child's end
   });

@@ -78,6 +78,19 @@ describe('the reader', () => {
     expect(processesOfReader(cluster.data)).toEqual([]);
   });
 
+  it('is one, too, where the settings file holds what the AWS SDK finds in the environment', async () => {
+    const { cluster } = await readingCluster(range(1, 20));
+    cluster.repository.configure({
+      AWS_ACCESS_KEY_ID: 'key',
+      AWS_SECRET_ACCESS_KEY: 'secret',
+      AWS_REGION: 'here',
+      AWS_ENDPOINT_URL_S3: 'http://127.0.0.1:9',
+    });
+    await ask(cluster, at(1, 1));
+    for (const name of range(2, 20)) await ask(cluster, name, noNode);
+    await readerEnds(cluster.data);
+  });
+
   interface End {
     readonly what: string;
     readonly change: (reading: Reading) => unknown;

@@ -5,6 +5,7 @@ import type { JobName } from '../../commands/sidecar/jobs.ts';
 import type { RunCommand } from '../../commands/sidecar/scheduler.ts';
 import type { Entries } from '../../config.ts';
 import { type LogFormat, openLog } from '../../log.ts';
+import { givenEnvironment } from '../aws-environment.ts';
 import type { AddCommand } from '../command.ts';
 
 const program = 'sidecar';
@@ -65,7 +66,7 @@ function untilToldToEnd(): AbortSignal {
 function childEnvironment(entries: Entries, format: LogFormat): Record<string, string | undefined> {
   const flags = Object.entries(entries).filter(([, { source }]) => source === 'command line');
   return {
-    ...process.env,
+    ...givenEnvironment(),
     ...Object.fromEntries(flags.map(([name, { value }]) => [name, value])),
     WALT_LAUNCHER: undefined,
     WALT_LOG_FORMAT: format,
