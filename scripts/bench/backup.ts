@@ -21,6 +21,8 @@ export interface BackupBenchOptions extends ClusterSize {
   readonly workers: readonly number[];
   /** Without the peers: for a look at one's own changes. */
   readonly alone: boolean;
+  /** Of the contenders' names: a restore is one of its own, of the backup before. */
+  readonly only: RegExp;
   /** Measure S3, too: a given endpoint, else the test server. */
   readonly s3: S3Endpoint | 'test server' | undefined;
 }
@@ -42,7 +44,8 @@ export async function benchBackup(options: BackupBenchOptions) {
     const peers = options.alone ? [] : findPeers(scene);
     if (endpoint !== undefined && !options.alone) peers.push(...findBarman(scene, endpoint, `barman-${Date.now()}`));
     contenders.push(...peers.flatMap((peer: Peer) => peer.contenders));
-    const results = measure(settled(contenders), options.runs, { warmUps: options.runs > 1 ? 1 : 0 });
+    const chosen = contenders.filter(({ name }) => options.only.test(name));
+    const results = measure(settled(chosen), options.runs, { warmUps: options.runs > 1 ? 1 : 0 });
     const { stored, size } = scene;
     const { text, ratios } = report({ results, peers, stored, size });
     const programs = peers.map(({ program, options: chosen, fsync }) => ({ program, options: chosen, fsync }));

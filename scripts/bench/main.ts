@@ -31,6 +31,7 @@ const scenarios = {
       files: Number(values.files),
       workers: values.workers.split(',').map(Number),
       alone: values.alone,
+      only: new RegExp(values.only),
     }),
   increment: () => benchIncrement({ bytes: parseSize(values.size), days: Number(values.days) }),
   archive: ({ runs, s3 }: Given) => benchArchive({ runs, ...waiting(s3, 0) }),
