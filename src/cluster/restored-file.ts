@@ -186,12 +186,12 @@ export function attempt<Result>(target: BytePath, work: () => Result): Result {
 export function unwritable(target: BytePath, error: unknown): HostError {
   const code = systemErrorCode(error) ?? '';
   const hints: Readonly<Record<string, string>> = {
-    ENOSPC: 'Free space there, and go on with --resume.',
-    EDQUOT: 'Raise the quota, and go on with --resume.',
+    ENOSPC: 'Free space there, and go on as the warning says.',
+    EDQUOT: 'Raise the quota, and go on as the warning says.',
     EEXIST: 'Something else writes into this folder. Restore into an empty one.',
   };
   return new HostError(`could not write "${showPath(target)}": ${systemErrorReason(error)}`, {
-    hint: hints[code] ?? 'Look at the permissions and at the disk, and go on with --resume.',
+    hint: hints[code] ?? 'Look at the permissions and at the disk, and go on as the warning says.',
     cause: error,
   });
 }
