@@ -59,7 +59,7 @@ export const limits = {
   /** Seek tables are held for so many frames of all parts together: 16 bytes each. */
   framesKnown: 256 * kibibyte,
   /** Files that are restored together where they are stored in pieces: of so many bytes, and of so many pieces. */
-  restoreRawBytes: [256 * mebibyte, 1024 * mebibyte],
+  restoreRawBytes: [256 * mebibyte, 512 * mebibyte],
   restoreExtents: 64 * kibibyte,
   /** Files that one worker writes to at the same time. */
   filesOpen: 64,

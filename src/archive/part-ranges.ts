@@ -12,13 +12,13 @@ import type { Archive } from './archive.ts';
 import type { PartLine } from './files-line.ts';
 import { objectKey, partName } from './keys.ts';
 import { aboutStream } from './part.ts';
-import type { WantedRange } from './range-walk.ts';
+import type { RangeList, WantedRange } from './range-walk.ts';
 
 /** What is needed of one part. */
 export interface WantedPart {
   readonly part: PartLine;
   /** In the raw part, ascending by their offsets. They may overlap, and must lie in it. */
-  readonly ranges: readonly WantedRange[];
+  readonly ranges: RangeList<WantedRange>;
 }
 
 /** One frame of a part. */
@@ -58,7 +58,8 @@ async function* each<Item>(items: Iterable<Item>): AsyncGenerator<Item> {
 /** A part that is open: what it is read with says which one it is when it is damaged. */
 interface OpenPart {
   readonly access: FrameAccess;
-  readonly read: (range: FrameRange) => Promise<Frame[]>;
+  readonly read: (range: FrameRange) => Promise<Buffer>;
+  readonly frames: (stored: Buffer, range: FrameRange) => AsyncGenerator<Frame>;
 }
 
 interface RangeRequest {
@@ -74,7 +75,8 @@ async function* requestsOf(
   for await (const { part, ranges, opened } of wanted) {
     const { access } = opened;
     let range: FrameRange | undefined;
-    for (const { offset, lengthBytes } of ranges) {
+    for (let index = 0; index < ranges.length; index += 1) {
+      const { offset, lengthBytes } = ranges.at(index) as WantedRange;
       const end = Math.floor((offset + lengthBytes - 1) / limits.frameRawBytes);
       for (let frame = Math.floor(offset / limits.frameRawBytes); frame <= end; frame += 1) {
         if (range === undefined) range = { first: frame, last: frame };
@@ -94,18 +96,18 @@ async function* requestsOf(
 
 /** Asks for the next ranges while one is used. */
 async function* framesIn(requests: AsyncIterable<RangeRequest>) {
-  const running: { readonly request: RangeRequest; readonly bytes: number; readonly frames: Promise<Frame[]> }[] = [];
+  const running: { readonly request: RangeRequest; readonly bytes: number; readonly stored: Promise<Buffer> }[] = [];
   let bytesRunning = 0;
   async function* taken() {
     const oldest = running.shift();
     if (oldest === undefined) return;
-    const frames = await oldest.frames;
+    const stored = await oldest.stored;
     bytesRunning -= oldest.bytes;
-    const { part, range } = oldest.request;
-    for (let index = range.first; ; index += 1) {
-      const frame = frames.shift(); // let go when it was used
-      if (frame === undefined) return;
-      yield { part, offset: index * limits.frameRawBytes, frame };
+    const { part, opened, range } = oldest.request;
+    let offset = range.first * limits.frameRawBytes;
+    for await (const frame of opened.frames(stored, range)) {
+      yield { part, offset, frame };
+      offset += limits.frameRawBytes;
     }
   }
   for await (const request of requests) {
@@ -114,9 +116,9 @@ async function* framesIn(requests: AsyncIterable<RangeRequest>) {
       running.length >= limits.rangesInFlight ||
       (running.length > 0 && bytesRunning + bytes > limits.windowsInFlight * limits.windowBytes);
     while (isFull()) yield* taken();
-    const frames = request.opened.read(request.range);
-    frames.catch(() => undefined); // awaited in its turn
-    running.push({ request, bytes, frames });
+    const stored = request.opened.read(request.range);
+    stored.catch(() => undefined); // awaited in its turn
+    running.push({ request, bytes, stored });
     bytesRunning += bytes;
   }
   while (running.length > 0) yield* taken();
@@ -125,7 +127,20 @@ async function* framesIn(requests: AsyncIterable<RangeRequest>) {
 async function openPart(archive: Archive, part: PartLine, options: RangeOptions): Promise<OpenPart> {
   const read = (offset: number, lengthBytes: number) => readRange(archive, part, { offset, lengthBytes, ...options });
   const access = await accessOf(archive, part, read);
-  return { access, read: (range) => attempt(archive, part, () => access.read(read, range)) };
+  return {
+    access,
+    read: (range) => attempt(archive, part, () => access.read(read, range)),
+    frames: (stored, range) => framesOf(archive, part, access.split(stored, range)),
+  };
+}
+
+/** Says of which part it is said when one is wrong. */
+async function* framesOf(archive: Archive, part: PartLine, frames: AsyncGenerator<Frame>): AsyncGenerator<Frame> {
+  try {
+    yield* frames;
+  } catch (error) {
+    throw aboutStream(error, archive, partKey(archive, part));
+  }
 }
 
 /** What was opened, by what commits to it; the parts that were used last, as many as have no more frames than may be known. */

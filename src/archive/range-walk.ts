@@ -6,6 +6,12 @@ export interface WantedRange {
   readonly lengthBytes: number;
 }
 
+/** An array, or what needs less memory. */
+export interface RangeList<Range extends WantedRange> {
+  readonly length: number;
+  at(index: number): Range | undefined;
+}
+
 /** Bytes `from … to` of the part are some of a range's. */
 export interface Found<Range> {
   readonly range: Range;
@@ -14,21 +20,21 @@ export interface Found<Range> {
 }
 
 export class RangeWalk<Range extends WantedRange> {
-  readonly #ranges: readonly Range[];
+  readonly #ranges: RangeList<Range>;
   /** Ranges before it end before what comes. */
   #next = 0;
 
   /** @param ranges  ascending by their offsets; they may overlap. */
-  constructor(ranges: readonly Range[]) {
+  constructor(ranges: RangeList<Range>) {
     this.#ranges = ranges;
   }
 
   /** What lies in the next chunk: chunks come in the order of the part, and may leave out what nobody wants. */
   *within(offset: number, lengthBytes: number): Generator<Found<Range>> {
     const end = offset + lengthBytes;
-    while (isOver(this.#ranges[this.#next], offset)) this.#next += 1;
+    while (isOver(this.#ranges.at(this.#next), offset)) this.#next += 1;
     for (let index = this.#next; ; index += 1) {
-      const range = this.#ranges[index];
+      const range = this.#ranges.at(index);
       if (range === undefined || range.offset >= end) return;
       const from = Math.max(offset, range.offset);
       const to = Math.min(end, range.offset + range.lengthBytes);

@@ -6,7 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 /** What dies young, in a fraction of a millisecond. */
-const youngBytes = 4 * 1024 * 1024;
+const youngBytes = 8 * 1024 * 1024;
 /** All, since what was held while two young collections passed is old; it takes some milliseconds. */
 const allBytes = 32 * 1024 * 1024;
 

@@ -46,13 +46,18 @@ export class ScatteredFiles {
   }
 
   async write(target: BytePath, chunk: Uint8Array, position: number): Promise<void> {
-    const { fd, behind } = await this.#take(target);
+    const { fd } = await this.#take(target);
     attempt(target, () => {
       for (let written = 0; written < chunk.length; ) {
         written += writeSync(fd, chunk, written, chunk.length - written, position + written);
       }
-      behind.wrote(chunk.length);
     });
+  }
+
+  /** Nothing more is written to it: it may go to the disk. Not before: while pieces are missing, it would be laid out in pieces there. */
+  async settle(target: BytePath, sizeBytes: number): Promise<void> {
+    const { behind } = await this.#take(target);
+    attempt(target, () => behind.wrote(sizeBytes));
   }
 
   /** Its content is whole. */

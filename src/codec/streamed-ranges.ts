@@ -65,13 +65,16 @@ export class FrameAccess {
     return (this.#starts[last + 1] ?? 0) - (this.#starts[first] ?? 0);
   }
 
-  /** The frames, not decompressed yet, each known to be of the lengths and the checksum that the table says. */
-  async read(read: ReadRange, range: FrameRange): Promise<Frame[]> {
+  /** Stored bytes of these frames, which `split` takes apart: they wait for that in one piece. */
+  read(read: ReadRange, range: FrameRange): Promise<Buffer> {
     const offset = this.#starts[range.first] ?? 0;
-    const lengthBytes = this.storedBytes(range);
-    const bytes = await readPlain(read, { offset, lengthBytes }, { payload: this.#payload, ...this.#commitment });
+    const place = { offset, lengthBytes: this.storedBytes(range) };
+    return readPlain(read, place, { payload: this.#payload, ...this.#commitment });
+  }
+
+  /** One after the other, not decompressed yet, each known to be of the lengths and the checksum that the table says. */
+  async *split(bytes: Buffer, range: FrameRange): AsyncGenerator<Frame> {
     const reader = new ByteReader(bytesOf(bytes));
-    const frames: Frame[] = [];
     for (let index = range.first; index <= range.last; index += 1) {
       const frame = await readFrame(reader);
       const agrees =
@@ -79,9 +82,8 @@ export class FrameAccess {
         frame.rawBytes === rawBytesOf(this.#commitment, index) &&
         frameChecksum(frame.stored) === this.#checksums[index];
       if (!agrees) throw new CorruptError(`frame ${index} is not the one that its seek table says`);
-      frames.push(frame);
+      yield frame;
     }
-    return frames;
   }
 
   /** The content of one of its frames. */

@@ -50,6 +50,7 @@ export async function restoreOver(
     const checksums: string[] = [];
     for (const one of looked) {
       options.signal.throwIfAborted();
+      if (isChanged(one)) await files.settle(one.target, one.file.sizeBytes);
       const checksum = prove(batch, one, memory);
       if (one.file.checksum === undefined) checksums.push(checksum ?? '');
       if (!one.keepsAttributes || isChanged(one)) await files.end(one.target, attributesOf(batch, one.file));

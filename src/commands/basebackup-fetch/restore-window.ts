@@ -104,6 +104,7 @@ async function restoreMissing(
     for (const file of missing) {
       signal.throwIfAborted();
       const target = targetIn(batch, file);
+      await files.settle(target, file.sizeBytes);
       checksums.set(file, readBack(file, { ...batch, target, memory }));
       await files.end(target, attributesOf(batch, file));
       progress(zerosOf(file));

@@ -2,7 +2,8 @@
 import { piecesOf, type Range } from '../../archive/extents.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
 import type { WantedPart } from '../../archive/part-ranges.ts';
-import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
+import { RangeWalk } from '../../archive/range-walk.ts';
+import { type FilePiece, PieceList } from './piece-list.ts';
 
 export interface WantedFile {
   readonly file: FileLine;
@@ -10,25 +11,19 @@ export interface WantedFile {
   readonly ranges?: readonly Range[];
 }
 
-/** Bytes of a part that belong into a file, at an offset of it. */
-interface FilePiece extends WantedRange {
-  readonly file: FileLine;
-  readonly at: number;
-}
-
 /** What is wanted of each part, in the order of the part, by the parts' indexes. */
-export function wantedIn(parts: readonly PartLine[], files: readonly WantedFile[]) {
-  const pieces = new Map<number, FilePiece[]>(parts.map((part) => [part.index, []]));
-  for (const { file, ranges } of files) {
-    for (const { part, offset, lengthBytes, at } of cut(file, ranges)) {
-      if (part !== -1) pieces.get(part)?.push({ file, at, offset, lengthBytes });
-    }
+export function wantedIn(parts: readonly PartLine[], wantedFiles: readonly WantedFile[]) {
+  const files = wantedFiles.map(({ file }) => file);
+  const pieces = new Map<number, PieceList>(parts.map((part) => [part.index, new PieceList(files)]));
+  for (const [number, { file, ranges }] of wantedFiles.entries()) {
+    for (const piece of cut(file, ranges)) if (piece.part !== -1) pieces.get(piece.part)?.add(number, piece);
   }
   const wanted = new Map<number, WantedPart & { readonly walk: RangeWalk<FilePiece> }>();
   for (const part of parts) {
-    const ranges = pieces.get(part.index) ?? [];
-    ranges.sort((a, b) => a.offset - b.offset); // they are, unless somebody has made the list by hand
-    if (ranges.length > 0) wanted.set(part.index, { part, ranges, walk: new RangeWalk(ranges) });
+    const ranges = pieces.get(part.index);
+    if (ranges === undefined || ranges.length === 0) continue;
+    ranges.sort();
+    wanted.set(part.index, { part, ranges, walk: new RangeWalk(ranges) });
   }
   return wanted;
 }
