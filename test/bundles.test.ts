@@ -86,7 +86,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       cluster: 'data-file found-file restored-file scattered-files unchanged-file',
       codec: 'age age-keys age-stream header keys object seekable streamed streamed-ranges tar zstd zstd-own',
       commands: 'context crew-tasks page-rules part-files',
-      'commands/basebackup-fetch': 'batch read-back restore-over restore-part restore-window wanted-ranges',
+      'commands/basebackup-fetch': 'batch piece-list read-back restore-over restore-part restore-window wanted-ranges',
       'commands/basebackup-push': 'changed-file pace part-tar store-part visible-pages',
       'commands/verify': 'verify-part',
       postgres: 'backup-manifest file-checksum page page-changes page-sum relation-file',
