@@ -61,6 +61,8 @@ export const limits = {
   /** Files that are restored together where they are stored in pieces: of so many bytes, and of so many pieces. */
   restoreRawBytes: [256 * mebibyte, 512 * mebibyte],
   restoreExtents: 64 * kibibyte,
+  /** What is to be proved of other backups' parts, before they are read for it. */
+  verifyPieces: 256 * kibibyte,
   /** Files that one worker writes to at the same time. */
   filesOpen: 64,
   /** Files that are fsynced at the same time: half of Node's threads, since the others decompress. */

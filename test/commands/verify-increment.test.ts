@@ -1,25 +1,43 @@
 /** Increments verified: what they use of others as well, each part read once however many use it; and what they leave when one of them is deleted. */
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Archive } from '../../src/archive/archive.ts';
 import { objectKey, partName } from '../../src/archive/keys.ts';
 import { backupList } from '../../src/commands/backup-list.ts';
 import { deleteBackups } from '../../src/commands/delete.ts';
 import { isSound, type VerifyResult, verify } from '../../src/commands/verify.ts';
+import { limits } from '../../src/limits.ts';
+import { makeChecksum } from '../../src/postgres/file-checksum.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { CheckedArchive } from '../support/checked-archive.ts';
 import { makeContext } from '../support/context.ts';
-import { changing, contentOf, madeId, makePage, storeChain, storeMade, storePart } from '../support/made-increment.ts';
+import {
+  changing,
+  contentOf,
+  type MadeBackup,
+  type MadeFile,
+  type MadePart,
+  madeId,
+  makePage,
+  storeChain,
+  storeMade,
+  storePart,
+} from '../support/made-increment.ts';
 import { testSystemIdentifier } from '../support/segment.ts';
 
 const chain = { pages: 400, changed: 8 };
 const keyOf = (minute: number, part = 1) => objectKey(testSystemIdentifier, partName(madeId(minute), part));
 
-async function makeChain(increments: number): Promise<CheckedArchive> {
+async function makeArchive(): Promise<CheckedArchive> {
   const checked = await CheckedArchive.make();
   onTestFinished(() => checked.remove());
   await checked.wal(['000000010000000000000002']);
+  return checked;
+}
+
+async function makeChain(increments: number): Promise<CheckedArchive> {
+  const checked = await makeArchive();
   await storeChain(checked.archive, { ...chain, increments });
   return checked;
 }
@@ -105,6 +123,98 @@ it('H42: finds a page among those of an increment that is not of the block that 
   const deep = await look(checked.archive, true);
   expect(deep.verdicts[1]?.reasons.join()).toContain(`block 4 of "${changing}"`);
   expect(unsound(deep)).toEqual([id]);
+});
+
+describe('a list that contradicts what stands in the part of another backup', () => {
+  const page = (block: number) => makePage(Buffer.from(`block ${block}`), block);
+  const checksumOf = (content: Buffer) => {
+    const checksum = makeChecksum('CRC32C');
+    checksum.update(content);
+    return checksum.end();
+  };
+  const lies: Record<string, Partial<MadeFile>> = {
+    'by the checksum of a file': { members: { checksum: '00000000' } },
+    'by the place of a file': {
+      pieces: [{ lengthBytes: 2 * 8192, part: 0, offset: 512 + 2 * 8192 }],
+      members: { checksum: checksumOf(Buffer.concat([page(0), page(1)])) },
+    },
+    'by the order of pages': {
+      pieces: [
+        { lengthBytes: 8192, part: -1, offset: 0 },
+        { lengthBytes: 8192, part: 0, offset: 512 },
+      ],
+      isRead: false,
+    },
+  };
+
+  async function makeTwo(lie: Partial<MadeFile>) {
+    const checked = await makeChain(0);
+    const id = madeId(1);
+    const content = Buffer.concat([Buffer.alloc(512), page(0), page(1), page(0), page(2)]);
+    const parts = [await storePart(checked.archive, madeId(0), 3, content)];
+    const file: MadeFile = { path: changing, pieces: [{ lengthBytes: 2 * 8192, part: 0, offset: 512 }], isRead: true };
+    const other: MadeFile = { ...file, path: 'base/5/16390' };
+    const store = (minute: number, files: readonly MadeFile[]) =>
+      storeMade(checked.archive, {
+        id: madeId(minute),
+        parts,
+        files,
+        manifest: { checksums: true, startLsn: 0x200_028n },
+      });
+    await store(1, [{ ...file, ...lie }, other]);
+    await store(2, [file, other]);
+    return { ...checked, id };
+  }
+
+  it.each(Object.entries(lies))('%s', async (_, lie) => {
+    const { archive, id } = await makeTwo(lie);
+    expect(unsound(await look(archive, false))).toEqual([]);
+    for (const name of [undefined, id]) {
+      const deep = await look(archive, true, name);
+      expect(unsound(deep)).toEqual([id]);
+      expect(deep.verdicts.find((one) => one.id === id)?.reasons.join()).toContain(`part 3 of backup ${madeId(0)}`);
+    }
+    expect(unsound(await look(archive, true, madeId(2)))).toEqual([]);
+  });
+});
+
+it('holds what a list says of a part against what its own backup said', async () => {
+  const { archive } = await makeArchive();
+  const [, { parts, files }] = (await storeChain(archive, { ...chain, increments: 1 })) as [MadeBackup, MadeBackup];
+  const [changes, still] = files as [MadeFile, MadeFile];
+  const manifest = { checksums: true, startLsn: 0x200_028n };
+  await storeMade(archive, {
+    id: madeId(2),
+    parts,
+    files: [changes, { ...still, members: { checksum: '00000000' } }],
+    manifest,
+  });
+  await storeMade(archive, { id: madeId(3), parts, files, manifest });
+  const deep = await look(archive, true);
+  expect(unsound(deep)).toEqual([madeId(2)]);
+  expect(deep.reads.get(keyOf(0))).toBe(2); // once more for the lie
+  expect(deep.reads.get(keyOf(1))).toBe(1);
+});
+
+it('finds that a list commits to other bytes of a part than are stored', async () => {
+  const { archive } = await makeArchive();
+  const [, { parts, files }] = (await storeChain(archive, { ...chain, increments: 1 })) as [MadeBackup, MadeBackup];
+  const manifest = { checksums: true, startLsn: 0x200_028n };
+  const [first, ...others] = parts as [MadePart, ...MadePart[]];
+  const lie = { ...first, line: { ...first.line, sha256: '0'.repeat(64) } };
+  await storeMade(archive, { id: madeId(2), parts: [lie, ...others], files, manifest });
+  expect(unsound(await look(archive, true))).toEqual([madeId(2)]);
+});
+
+it('reads a part of which more is said than memory should hold once more, and judges alike', async () => {
+  const { archive } = await makeChain(6);
+  const changed = limits as { verifyPieces: number };
+  const { verifyPieces } = changed;
+  changed.verifyPieces = 3;
+  onTestFinished(() => void Object.assign(limits, { verifyPieces }));
+  const result = await look(archive, true, madeId(6));
+  expect(unsound(result)).toEqual([]);
+  expect(Math.max(...result.reads.values())).toBeGreaterThan(1);
 });
 
 it('lets any backup go alone: what others use stays, and is no left-over; the rest of it goes, and in the end all', async () => {

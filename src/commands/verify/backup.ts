@@ -18,10 +18,15 @@ import type { Crew } from '../crew.ts';
 import { pageRules, unnamedBadPages } from '../page-rules.ts';
 import type { Verdict } from '../verify.ts';
 import { nameOfPart, PartReading, type PartWork } from './part-reading.ts';
+import { ProvenPieces } from './proven-pieces.ts';
 import type { VerifiedPart, VerifyBatch } from './verify-part.ts';
 
-/** What was found in each part that was read in this run, by `<backup>/<number>`: it is read once, however many backups use it. */
-export type ReadParts = Map<string, Promise<Partial<VerifiedPart> & { readonly reason?: string }>>;
+/** What is proved of each part that was read in this run and is sound, by its name and what was committed to: it is read once, however many backups use it. */
+export type ReadParts = Map<string, ProvenPieces[]>;
+
+function identityOf({ type: _, index: __, last: ___, ...committed }: PartLine): string {
+  return JSON.stringify(Object.entries(committed).sort());
+}
 
 export interface JudgeOptions {
   /** With a crew every part is read, and every segment that the backup needs. */
@@ -85,15 +90,22 @@ class Judging {
   }
 
   /**
-   * The list of files is whole and agrees with the manifest; each part it names is stored in its length, and, if deep, in its bytes. What the
-   * backup has stored itself is looked at file by file and page by page; what it took over was, when the backup was judged that had stored it.
+   * The list of files is whole and agrees with the manifest; each part it names is stored in its length, and, if deep, in its bytes, which are
+   * those that the list says: file by file, and page by page where a file stands in pieces.
    */
   async parts(manifest: BackupManifest): Promise<void> {
     const { signal } = this.#context;
     const stored = await this.#storedParts(manifest);
     const used = new Set([...usedParts(manifest)].map(nameOfPart));
     const tablespaces = new Set(manifest.tablespaces.map(({ oid }) => oid));
-    const reading = new PartReading((work) => this.#deep(manifest, work), (this.#crew?.size ?? 1) * 2);
+    const crew = this.#crew;
+    const reading =
+      crew &&
+      new PartReading({
+        work: (work) => this.#deep(crew, manifest, work),
+        atOnce: crew.size * 2,
+        isProven: (part, piece) => this.#read.get(identityOf(part))?.some((proven) => proven.has(piece)) ?? false,
+      });
     const count = { parts: 0, files: 0, folders: 0, tablespaces: 0 };
     try {
       const list = readStream(this.#archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
@@ -102,17 +114,17 @@ class Judging {
         if (line.type === 'tablespace' && !tablespaces.has(nameOf(line.path))) {
           this.#because(`its manifest does not name the tablespace "${showPath(line.path)}"`);
         }
-        if (line.type === 'file') reading.addFile(line);
+        if (line.type === 'file') await reading?.addFile(line);
         if (line.type !== 'part') continue;
         const name = nameOfPart(line);
         if (!used.has(name)) this.#because(`part ${name} is used, but the manifest does not say so`);
         if (!this.#isThere(line, stored.get(name))) continue;
-        if (line.backup === manifest.id) await reading.addOwn(line);
-        else await reading.addOther(line);
+        if (line.backup === manifest.id) await reading?.addOwn(line);
+        else reading?.addOther(line);
       }
-      await reading.dispatch();
+      await reading?.dispatch();
     } finally {
-      await reading.end();
+      await reading?.end();
     }
     const agrees = Object.entries(count).every(
       ([name, number]) => manifest.statistics[name as keyof typeof count] === number,
@@ -141,40 +153,31 @@ class Judging {
     return false;
   }
 
-  async #deep(manifest: BackupManifest, { part, pieces }: PartWork): Promise<void> {
-    const crew = this.#crew;
-    if (crew === undefined) return;
-    const name = nameOfPart(part);
-    const known = pieces === undefined ? this.#read.get(name) : undefined;
-    const read = known ?? this.#readPart(crew, manifest, { part, pieces: pieces ?? [] });
-    if (known === undefined) this.#read.set(name, read);
-    const { badPages = 0, badPagesNamed = [], reason } = await read;
-    if (reason !== undefined) {
-      this.#because(pieces === undefined ? `part ${part.number} of backup ${part.backup}: ${reason}` : reason);
-    }
-    const [first] = badPagesNamed;
-    // of others it was told when they were judged; and those that are only counted were told when the backup was taken
-    if (pieces === undefined || first === undefined || badPages <= unnamedBadPages(manifest)) return;
-    const path = 'path' in first ? first.path : `\\x${first.pathHex}`;
-    this.#because(
-      `${badPages} pages in part ${part.number} have a wrong checksum, such as block ${first.block} of "${path}"`,
-    );
-  }
-
-  /** Never throws but what ends the command. */
-  async #readPart(
-    crew: Crew,
-    manifest: BackupManifest,
-    work: Required<PartWork>,
-  ): Promise<Partial<VerifiedPart> & { readonly reason?: string }> {
+  async #deep(crew: Crew, manifest: BackupManifest, { part, pieces }: PartWork): Promise<void> {
     const { systemIdentifier, keys } = this.#archive;
+    const name = identityOf(part);
+    const isOwn = part.backup === manifest.id;
+    const proven = this.#read.get(name) ?? [];
+    if (!isOwn && pieces.length === 0 && proven.length > 0) return;
     const { manifestChecksums } = manifest;
-    const batch: VerifyBatch = { ...work, manifestChecksums, pages: pageRules(manifest) };
+    const batch: VerifyBatch = { part, pieces, manifestChecksums, pages: pageRules(manifest) };
+    let read: VerifiedPart;
     try {
-      return await crew.run<VerifiedPart>({ kind: 'verify-part', systemIdentifier, keys, batch });
+      read = await crew.run<VerifiedPart>({ kind: 'verify-part', systemIdentifier, keys, batch });
     } catch (error) {
-      return { reason: reasonOf(error) };
+      this.#because(isOwn ? reasonOf(error) : `part ${part.number} of backup ${part.backup}: ${reasonOf(error)}`);
+      return;
     }
+    const { badPages, badPagesNamed } = read;
+    const [first] = badPagesNamed;
+    // those that are only counted were told when the backup was taken
+    if (first !== undefined && badPages > unnamedBadPages(manifest)) {
+      const path = 'path' in first ? first.path : `\\x${first.pathHex}`;
+      const place = isOwn ? `part ${part.number}` : `part ${part.number} of backup ${part.backup}`;
+      this.#because(`${badPages} pages in ${place} have a wrong checksum, such as block ${first.block} of "${path}"`);
+      return;
+    }
+    this.#read.set(name, [...proven, new ProvenPieces(pieces)]);
   }
 
   /** From its start to where its files agree: no less is needed to start from it. */

@@ -1,12 +1,23 @@
-/** Hands out the parts of a list of files to be read, with what the list says of them, as soon as no more is to be expected; a few at a time. */
+/**
+ * Hands out the parts of a list of files to be read, with what the list says of them, a few at a time: those of the backup itself as soon as no more is
+ * to be expected of them, those of others at the end.
+ */
 import { piecesOf } from '../../archive/extents.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
+import { limits } from '../../limits.ts';
 import type { StoredPiece } from './verify-part.ts';
 
 export interface PartWork {
   readonly part: PartLine;
-  /** What the list says that it holds; undefined of a part that another backup has stored. */
-  readonly pieces?: readonly StoredPiece[];
+  /** What the list says that it holds; of a part that another backup has stored, what is not proved yet. */
+  readonly pieces: readonly StoredPiece[];
+}
+
+export interface PartReadingOptions {
+  readonly work: (work: PartWork) => Promise<void>;
+  readonly atOnce: number;
+  /** Is it known that this part of another backup holds this? */
+  readonly isProven: (part: PartLine, piece: StoredPiece) => boolean;
 }
 
 export function nameOfPart({ backup, number }: { readonly backup: string; readonly number: number }): string {
@@ -14,50 +25,61 @@ export function nameOfPart({ backup, number }: { readonly backup: string; readon
 }
 
 export class PartReading {
-  readonly #work: (work: PartWork) => Promise<void>;
-  readonly #atOnce: number;
+  readonly #options: PartReadingOptions;
   readonly #running: Promise<void>[] = [];
-  /** By their indexes: the backup's own parts that are there. */
+  /** By their indexes: the parts that are there, the backup's own and those of others. */
   readonly #own = new Map<number, PartLine>();
-  /** Of those that were not handed out, or that more is said of. */
+  readonly #others = new Map<number, PartLine>();
+  /** Of own parts that were not handed out, or that more is said of. */
   readonly #pieces = new Map<number, StoredPiece[]>();
+  readonly #ofOthers = new Map<number, StoredPiece[]>();
+  #countOfOthers = 0;
 
-  constructor(work: (work: PartWork) => Promise<void>, atOnce: number) {
-    this.#work = work;
-    this.#atOnce = atOnce;
+  constructor(options: PartReadingOptions) {
+    this.#options = options;
   }
 
   /** The lines before are those of the part before: a backup fills one after the other, in the order of its list. */
   async addOwn(part: PartLine): Promise<void> {
-    await this.dispatch();
+    await this.#dispatchOwn();
     this.#own.set(part.index, part);
     this.#pieces.set(part.index, []);
   }
 
-  async addOther(part: PartLine): Promise<void> {
-    await this.#start({ part });
+  addOther(part: PartLine): void {
+    this.#others.set(part.index, part);
+    this.#ofOthers.set(part.index, []);
   }
 
-  addFile({ path, sizeBytes, checksum, extents }: FileLine): void {
+  async addFile({ path, sizeBytes, checksum, extents }: FileLine): Promise<void> {
     let at = 0;
     for (const { part, offset, lengthBytes } of piecesOf(extents)) {
       const isWhole = lengthBytes === sizeBytes;
-      if (this.#own.has(part)) this.#take(part, { path, at, offset, lengthBytes, ...(isWhole ? { checksum } : {}) });
+      this.#add(part, { path, at, offset, lengthBytes, ...(isWhole ? { checksum } : {}) });
       at += lengthBytes;
     }
     const [anyPart] = this.#pieces.keys();
     if (sizeBytes === 0 && anyPart !== undefined)
-      this.#take(anyPart, { path, at, offset: 0, lengthBytes: 0, checksum });
+      take(this.#pieces, anyPart, { path, at, offset: 0, lengthBytes: 0, checksum });
+    // more than memory should hold: then a part is read once more for what comes
+    if (this.#countOfOthers >= limits.verifyPieces) await this.#dispatchOthers();
   }
 
-  #take(part: number, piece: StoredPiece): void {
-    const pieces = this.#pieces.get(part);
-    if (pieces === undefined) this.#pieces.set(part, [piece]);
-    else pieces.push(piece);
+  #add(index: number, piece: StoredPiece): void {
+    if (this.#own.has(index)) take(this.#pieces, index, piece);
+    const other = this.#others.get(index);
+    if (other === undefined || this.#options.isProven(other, piece)) return;
+    take(this.#ofOthers, index, piece);
+    this.#countOfOthers += 1;
   }
 
-  /** Whatever was not handed out yet. */
+  /** Whatever was not handed out yet, when the list has ended. */
   async dispatch(): Promise<void> {
+    await this.#dispatchOwn();
+    await this.#dispatchOthers();
+  }
+
+  async #dispatchOwn(): Promise<void> {
     for (const [index, pieces] of [...this.#pieces]) {
       const part = this.#own.get(index);
       this.#pieces.delete(index);
@@ -65,15 +87,30 @@ export class PartReading {
     }
   }
 
+  async #dispatchOthers(): Promise<void> {
+    for (const [index, pieces] of [...this.#ofOthers]) {
+      const part = this.#others.get(index);
+      this.#ofOthers.delete(index);
+      if (part !== undefined) await this.#start({ part, pieces });
+    }
+    this.#countOfOthers = 0;
+  }
+
   async #start(work: PartWork): Promise<void> {
-    const ended = this.#work(work);
+    const ended = this.#options.work(work);
     ended.catch(() => undefined); // awaited in its turn; until then a failure must not count as unhandled
     this.#running.push(ended);
-    if (this.#running.length >= this.#atOnce) await this.#running.shift();
+    if (this.#running.length >= this.#options.atOnce) await this.#running.shift();
   }
 
   /** @throws what ends the command. */
   async end(): Promise<void> {
     await Promise.all(this.#running);
   }
+}
+
+function take(pieces: Map<number, StoredPiece[]>, part: number, piece: StoredPiece): void {
+  const known = pieces.get(part);
+  if (known === undefined) pieces.set(part, [piece]);
+  else known.push(piece);
 }
