@@ -26,7 +26,19 @@ export async function collect(bytes: Bytes, limitBytes: number): Promise<Buffer>
     }
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks, sizeBytes);
+  return joined(chunks);
+}
+
+/** In one buffer: the very memory of the pieces where they lie there one behind the other, else a copy. */
+export function joined(pieces: readonly Uint8Array[]): Buffer {
+  const [first] = pieces;
+  if (first === undefined) return Buffer.alloc(0);
+  let end = first.byteOffset;
+  for (const { buffer, byteOffset, length } of pieces) {
+    if (buffer !== first.buffer || byteOffset !== end) return Buffer.concat(pieces);
+    end += length;
+  }
+  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset);
 }
 
 /** Takes exact amounts from a stream; holds back at most one chunk. */
@@ -63,10 +75,7 @@ export class ByteReader {
       missing -= piece.length;
       pieces.push(piece);
     }
-    const [only] = pieces;
-    return only !== undefined && pieces.length === 1
-      ? Buffer.from(only.buffer, only.byteOffset, only.length)
-      : Buffer.concat(pieces);
+    return joined(pieces);
   }
 
   /** `sizeBytes` bytes, fewer only when the stream ends before. */
@@ -78,7 +87,7 @@ export class ByteReader {
       missing -= piece.length;
       pieces.push(piece);
     }
-    return Buffer.concat(pieces);
+    return joined(pieces);
   }
 
   /** Between one and `limitBytes` bytes, none only at the end. */
@@ -113,7 +122,7 @@ export class ByteReader {
       pieces.push(piece);
       if (index === -1) continue;
       await this.read(1);
-      return pieces.length === 1 ? piece : Buffer.concat(pieces);
+      return joined(pieces);
     }
     return undefined;
   }

@@ -1,7 +1,7 @@
 /** Bytes on their way: exact amounts from any chunks, limits kept, sources closed. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { ByteReader, bytesOf, collect, compareBytes } from '../src/bytes.ts';
+import { ByteReader, bytesOf, collect, compareBytes, joined } from '../src/bytes.ts';
 import { CorruptError } from '../src/errors.ts';
 import { cut } from './support/objects.ts';
 
@@ -33,6 +33,26 @@ it('collects no more than its limit, and closes the source then', async () => {
   const { state, source } = closable([Buffer.alloc(10), Buffer.alloc(1), Buffer.alloc(2 ** 20)]);
   await expect(collect(source, 10)).rejects.toThrow(CorruptError);
   expect(state.closed).toBe(1);
+});
+
+it('joins pieces of one memory without a copy where each begins at the end of the one before, and no others', () => {
+  const memory = Buffer.alloc(10); // of its own
+  memory.write('0123456789');
+  const piece = (from: number, to: number) => memory.subarray(from, to);
+  for (const pieces of [[piece(2, 5)], [piece(2, 4), piece(4, 4), piece(4, 9)], [piece(0, 5), piece(5, 10)]]) {
+    expect(joined(pieces).toString()).toBe(pieces.join(''));
+    expect(joined(pieces).buffer).toBe(memory.buffer);
+  }
+  const other = Buffer.from(memory);
+  for (const pieces of [
+    [],
+    [piece(2, 4), piece(5, 9)],
+    [piece(4, 9), piece(2, 4)],
+    [piece(2, 4), other.subarray(4, 9)],
+  ]) {
+    expect(joined(pieces).toString()).toBe(pieces.join(''));
+    expect(joined(pieces).buffer).not.toBe(memory.buffer);
+  }
 });
 
 it('gives exact amounts, in order, and says where it stands', async () => {

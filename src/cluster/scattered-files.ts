@@ -45,13 +45,11 @@ export class ScatteredFiles {
     });
   }
 
-  async write(target: BytePath, chunk: Uint8Array, position: number): Promise<void> {
-    const { fd } = await this.#take(target);
-    attempt(target, () => {
-      for (let written = 0; written < chunk.length; ) {
-        written += writeSync(fd, chunk, written, chunk.length - written, position + written);
-      }
-    });
+  /** Ready when it returns, unless the file has to be opened: there are very many pieces, and few files. */
+  write(target: BytePath, chunk: Uint8Array, position: number): Promise<void> | undefined {
+    const file = this.#known(target);
+    if (file !== undefined) return writeAt(target, file, chunk, position);
+    return this.#take(target).then((opened) => writeAt(target, opened, chunk, position));
   }
 
   /** Nothing more is written to it: it may go to the disk. Not before: while pieces are missing, it would be laid out in pieces there. */
@@ -73,11 +71,19 @@ export class ScatteredFiles {
   }
 
   async #take(target: BytePath): Promise<OpenFile> {
-    let file = this.#open.get(target);
-    if (file === undefined) {
-      await this.#makeRoom();
-      file = openAgain(target);
-    } else this.#open.delete(target);
+    const known = this.#known(target);
+    if (known !== undefined) return known;
+    await this.#makeRoom();
+    const file = openAgain(target);
+    this.#open.set(target, file);
+    return file;
+  }
+
+  /** If it is open. */
+  #known(target: BytePath): OpenFile | undefined {
+    const file = this.#open.get(target);
+    if (file === undefined) return undefined;
+    this.#open.delete(target);
     this.#open.set(target, file);
     return file;
   }
@@ -98,4 +104,12 @@ export class ScatteredFiles {
       if (file !== undefined) closeSync(file.fd);
     }
   }
+}
+
+function writeAt(target: BytePath, { fd }: OpenFile, chunk: Uint8Array, position: number): undefined {
+  attempt(target, () => {
+    for (let written = 0; written < chunk.length; ) {
+      written += writeSync(fd, chunk, written, chunk.length - written, position + written);
+    }
+  });
 }

@@ -2,7 +2,7 @@
  * zstd frames of bounded size, each with its content size and checksum. Knows nothing of what the frames hold.
  * @see RFC 8878 for the frame format
  */
-import { ByteReader, type Bytes } from '../bytes.ts';
+import { ByteReader, type Bytes, joined } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ownZstd, type ZstdEngine } from './zstd-own.ts';
@@ -66,7 +66,7 @@ export async function readFrame(reader: ByteReader): Promise<Frame> {
     pieces.push(header, await reader.read(blockBytes));
   }
   pieces.push(await reader.read(checksumBytes));
-  return { stored: Buffer.concat(pieces), rawBytes: rest.rawBytes };
+  return { stored: joined(pieces), rawBytes: rest.rawBytes };
 }
 
 /** The header behind the descriptor: window 0 or 1, content size 1, 2, 4 or 8. */
@@ -156,11 +156,6 @@ export async function* inFlight<Item, Result>(
     if (running.length >= limits.framesInFlight) yield await (running.shift() as Promise<Result>);
   }
   for (const result of running) yield await result;
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  const [only] = pieces;
-  return only !== undefined && pieces.length === 1 ? only : Buffer.concat(pieces);
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -12,6 +12,7 @@ import {
   systemErrorReason,
   WalTError,
 } from '../errors.ts';
+import { limits } from '../limits.ts';
 import { type Limit, unlessAborted } from './deadline.ts';
 import { exists, ignore, makeFolder, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
 import { FilePatience, type FileStorageTimes } from './file-patience.ts';
@@ -27,6 +28,7 @@ import {
   type StoredObject,
 } from './storage.ts';
 
+/** Pieces of a whole object. What is asked for as a range comes in one, unless it is very long: whoever takes it apart need not copy it. */
 const readChunkBytes = 1024 * 1024;
 /** Deeper than any key: a link to a folder above makes a folder without end. */
 const maxDepth = 16;
@@ -85,7 +87,16 @@ export class FileStorage implements Storage {
     const size = await this.#patience.answer(`read "${key}"`, { signal }, () => this.#sizeOf(key));
     const start = range?.offset ?? 0;
     const end = range === undefined ? size : Math.min(start + range.length, size);
-    return { sizeBytes: size, body: this.#read({ key, start, end, signal }) };
+    return {
+      sizeBytes: size,
+      body: this.#read({
+        key,
+        start,
+        end,
+        pieceBytes: range === undefined ? readChunkBytes : limits.windowBytes,
+        signal,
+      }),
+    };
   }
 
   async *list(prefix: string, { after = '', signal }: ListOptions = {}): AsyncGenerator<StoredObject> {
@@ -190,7 +201,7 @@ export class FileStorage implements Storage {
   }
 
   /** Opens the file when the first byte is asked for: a body that nobody reads holds nothing. */
-  async *#read({ key, start, end, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
+  async *#read({ key, start, end, pieceBytes, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
     if (start >= end) return;
     const doing = `read "${key}"`;
     const handle = await this.#patience.answer(doing, { signal }, async (givenUp) => {
@@ -203,7 +214,7 @@ export class FileStorage implements Storage {
     let waiting = false;
     try {
       for (let offset = start; offset < end; ) {
-        const chunk = Buffer.allocUnsafeSlow(Math.min(readChunkBytes, end - offset));
+        const chunk = Buffer.allocUnsafeSlow(Math.min(pieceBytes, end - offset));
         waiting = true;
         const { bytesRead } = await this.#patience.answer(doing, { signal }, () =>
           handle.read(chunk, 0, chunk.length, offset),
@@ -267,6 +278,7 @@ interface ReadOptions {
   readonly key: string;
   readonly start: number;
   readonly end: number;
+  readonly pieceBytes: number;
   readonly signal: AbortSignal | undefined;
 }
 

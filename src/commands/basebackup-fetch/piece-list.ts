@@ -41,10 +41,13 @@ export class PieceList implements RangeList<FilePiece> {
   }
 
   at(index: number): FilePiece | undefined {
+    if (index >= this.#length) return undefined;
+    const numbers = this.#numbers;
     const start = index * fields;
-    const [number = 0, offset = 0, lengthBytes = 0, at = 0] = this.#numbers.subarray(start, start + fields);
-    const file = this.#files[number];
-    return index < this.#length && file !== undefined ? { file, offset, lengthBytes, at } : undefined;
+    const file = this.#files[numbers[start] ?? 0];
+    if (file === undefined) return undefined;
+    const [offset, lengthBytes, at] = [numbers[start + 1] ?? 0, numbers[start + 2] ?? 0, numbers[start + 3] ?? 0];
+    return { file, offset, lengthBytes, at };
   }
 
   /** They come in the order of the part, unless somebody has made the list by hand. */

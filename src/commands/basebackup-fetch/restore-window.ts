@@ -81,9 +81,10 @@ async function restoreMissing(
   { missing, checksums, memory, signal, progress }: Missing,
 ): Promise<number> {
   const files = new ScatteredFiles();
+  const targets = new Map(missing.map((file) => [file, targetIn(batch, file)]));
   let fetchedBytes = 0;
   try {
-    for (const file of missing) await files.make(targetIn(batch, file), file.sizeBytes);
+    for (const [file, target] of targets) await files.make(target, file.sizeBytes);
     const wanted = wantedIn(
       batch.parts,
       missing.map((file) => ({ file })),
@@ -96,14 +97,15 @@ async function restoreMissing(
       let used = 0;
       for (const { range, from, to } of wanted.get(part.index)?.walk.within(offset, content.length) ?? []) {
         const position = range.at + from - range.offset;
-        await files.write(targetIn(batch, range.file), content.subarray(from - offset, to - offset), position);
+        const target = targets.get(range.file) ?? '';
+        const opening = files.write(target, content.subarray(from - offset, to - offset), position);
+        if (opening !== undefined) await opening;
         used += to - from;
       }
       progress(used, content.length);
     }
-    for (const file of missing) {
+    for (const [file, target] of targets) {
       signal.throwIfAborted();
-      const target = targetIn(batch, file);
       await files.settle(target, file.sizeBytes);
       checksums.set(file, readBack(file, { ...batch, target, memory }));
       await files.end(target, attributesOf(batch, file));
