@@ -79,9 +79,9 @@ describe.each([
   { major: 15, storage: 'folder', encrypted: false },
   { major: 17, storage: 'S3', encrypted: true },
   { major: 18, storage: 'folder', encrypted: true },
-  { major: 15, storage: 'S3', encrypted: false },
   ...(isTorture
     ? [
+        { major: 15, storage: 'S3', encrypted: false },
         { major: 15, storage: 'folder', encrypted: true },
         { major: 15, storage: 'S3', encrypted: true },
         { major: 17, storage: 'folder', encrypted: false },

@@ -46,12 +46,12 @@ const days: readonly (readonly string[])[] = [
     'drop database if exists other',
     'drop table if exists plain',
     'create database other oid 77777 strategy file_copy',
-    'create table plain as select n, md5(n::text) as t from generate_series(1, 20000) n',
+    'create table plain as select n, md5(n::text) as t from generate_series(1, 8000) n',
   ],
   ['vacuum full account', 'create index on account (balance)'],
   ['drop database other', 'create database other oid 77777 strategy file_copy', 'truncate plain'],
   [
-    'insert into plain select n, md5(n::text) from generate_series(1, 30000) n',
+    'insert into plain select n, md5(n::text) from generate_series(1, 12000) n',
     'alter table plain set tablespace elsewhere',
   ],
   ['alter database other set tablespace elsewhere', 'drop index account_balance_idx'],
@@ -66,8 +66,8 @@ const days: readonly (readonly string[])[] = [
     'alter database other set tablespace pg_default',
     'vacuum (freeze) plain',
   ],
-  ['reindex table account', "insert into account select generate_series(2000001, 2040000), 7, repeat('b', 90)"],
-  ['delete from account where id > 2010000', 'vacuum account', 'update account set balance = 0 where id % 131 = 1'],
+  ['reindex table account', "insert into account select generate_series(2000001, 2012000), 7, repeat('b', 90)"],
+  ['delete from account where id > 2003000', 'vacuum account', 'update account set balance = 0 where id % 131 = 1'],
 ];
 
 /** Recovers to where the backup is consistent, and has every B-tree and every visibility map checked against its table. */
@@ -123,7 +123,7 @@ describe.each([
         giveAway(tablespace);
         await server.query(`create tablespace elsewhere location '${tablespace}'`);
         await server.query(
-          "create table account as select n as id, n % 1000 as balance, repeat('x', 90) as pad from generate_series(1, 150000) n",
+          "create table account as select n as id, n % 1000 as balance, repeat('x', 90) as pad from generate_series(1, 50000) n",
         );
         await server.query('create unique index on account (id)');
         await server.query('vacuum account');

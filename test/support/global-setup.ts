@@ -1,12 +1,13 @@
 /** Runs once before and after all tests. */
+import { prepareTemplates } from './cluster-template.ts';
 import { prepareInstallation } from './installation.ts';
 
-let undo = (): void => undefined;
+const undo: (() => void)[] = [];
 
 export function setup(): void {
-  undo = prepareInstallation();
+  undo.push(prepareInstallation(), prepareTemplates());
 }
 
 export function teardown(): void {
-  undo();
+  for (const one of undo) one();
 }

@@ -13,6 +13,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import pg from 'pg';
 import { account, giveAway } from './account.ts';
+import { makeCluster } from './cluster-template.ts';
 import { makeFolder, removeFolder } from './folders.ts';
 import { serverBin } from './installation.ts';
 import { asPidOne, childOf } from './pid-namespace.ts';
@@ -69,24 +70,14 @@ export class PostgresServer {
   /** A new cluster, not started. */
   static create(options: ServerOptions): PostgresServer {
     const server = new PostgresServer(makeFolder(`pg${options.major}`), options);
-    const words = [
-      '-D',
-      server.dataDirectory,
-      '-U',
-      'postgres',
-      '-A',
-      'trust',
-      '-E',
-      'UTF8',
-      '--locale=C',
-      '--no-sync',
-    ];
+    const words = ['-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C', '--no-sync'];
     if (options.checksums !== undefined && options.checksums !== options.major >= 18) {
       words.push(options.checksums ? '--data-checksums' : '--no-data-checksums');
     }
     const segmentSize = options.walSegmentSize ?? 1;
     words.push(`--wal-segsize=${segmentSize}`);
-    server.#call(join(server.bin, 'initdb'), words);
+    const kind = { initdb: join(server.bin, 'initdb'), words };
+    makeCluster(kind, server.dataDirectory, (command, words) => server.#call(command, words));
     const sizes = { min_wal_size: `${2 * segmentSize}MB`, max_wal_size: `${Math.max(64, 4 * segmentSize)}MB` };
     server.configure({ ...testSettings, ...sizes, ...options.settings });
     return server;
