@@ -3,7 +3,12 @@
  * give an invalid page, where the rule against it was left out. The rules one by one are in test/commands/basebackup-push.
  */
 import pg from 'pg';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { basebackupPush } from '../../src/commands/basebackup-push.ts';
+import { deleteBackups } from '../../src/commands/delete.ts';
+import { openStorage as openRealStorage, type StorageSettings } from '../../src/storage/open.ts';
+import type { Storage } from '../../src/storage/storage.ts';
+import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { TestRepository } from '../support/repository.ts';
@@ -27,7 +32,12 @@ beforeAll(async () => {
   server = PostgresServer.create({
     major,
     checksums: false,
-    settings: { ...repository.serverSettings, bgwriter_lru_maxpages: '0', checkpoint_timeout: '1d' },
+    settings: {
+      ...repository.serverSettings,
+      bgwriter_lru_maxpages: '0',
+      checkpoint_timeout: '1d',
+      allow_in_place_tablespaces: 'on', // its recovery demands it, too
+    },
   });
   await server.start();
   await server.query('create extension pg_visibility');
@@ -174,6 +184,17 @@ it('--parent is taken, or refused where there is none; --full-every does not bri
   expect(child).toMatchObject({ type: 'incremental', parent: full.id });
 });
 
+it('takes a tablespace in place as it takes any other', async () => {
+  await server.query("create tablespace in_place location ''");
+  await makeRows('placed');
+  await server.query('alter table placed set tablespace in_place');
+  await push();
+  await server.query('update placed set pad = pad || 1 where id % 50 = 7');
+  const pushed = await push('--incremental');
+  expect(pushed.type).toBe('incremental');
+  await expectSame(pushed.id, { table: 'placed', from: server });
+});
+
 it('H38: a backup of what this timeline never went through is no parent; one from before the fork is', {
   timeout: 240_000,
 }, async () => {
@@ -229,6 +250,48 @@ it.skipIf(!hasTool(checksumsTool))(
     }
   },
 );
+
+describe('H27: a parent that is deleted before the increment holds it', () => {
+  /** Takes an increment in this process; its parent is deleted when it is about to store this one of its leases. */
+  function pushWhileDeleting(parent: string, { lease, words = {} }: { lease: number; words?: { parent?: string } }) {
+    const settings = { WALT_REPO: `file://${repository.root}`, WALT_WORKERS: '2' };
+    const members = { workingDirectory: folder, libpq: { PGHOST: server.folder, PGUSER: 'postgres' } };
+    let leases = 0;
+    const openStorage = async (from: StorageSettings): Promise<Storage> => {
+      const storage = await openRealStorage(from);
+      return {
+        url: storage.url,
+        get: storage.get.bind(storage),
+        list: storage.list.bind(storage),
+        delete: storage.delete.bind(storage),
+        put: async (key, body, options) => {
+          if (key.includes('/lease/')) leases += 1;
+          if (key.includes('/lease/') && leases === lease) {
+            await deleteBackups(makeContext(settings, members), { backup: parent, sweep: false, confirm: true });
+          }
+          await storage.put(key, body, options);
+        },
+      };
+    };
+    const context = makeContext(settings, { ...members, openStorage });
+    const choices = { checkpoint: 'fast', annotations: {}, manifestChecksums: 'CRC32C', incremental: true } as const;
+    return { context, pushing: basebackupPush(context, { pgdata: server.dataDirectory, ...choices, ...words }) };
+  }
+
+  it.each([1, 2])('is none: the backup is a full one (before lease %i)', async (lease) => {
+    const { id } = await push();
+    const { pushing, context } = pushWhileDeleting(id, { lease });
+    const { manifest } = await pushing;
+    expect(manifest.type).toBe('full');
+    expect(context.lines.join('\n')).toContain(`${id} was deleted just now`);
+  });
+
+  it('is refused where it was asked for by its name', async () => {
+    const { id } = await push();
+    const { pushing } = pushWhileDeleting(id, { lease: 1, words: { parent: id } });
+    await expect(pushing).rejects.toMatchObject({ message: expect.stringContaining(id) });
+  });
+});
 
 async function switchChecksums(how: '--enable' | '--disable'): Promise<void> {
   await server.stop();
