@@ -34,13 +34,14 @@ export function ownZstd(): ZstdEngine | undefined {
     compress: async (raw, level) => {
       const packed = await pack(raw, {
         pledgedSrcSize: raw.length,
-        chunkSize: atLeast64(raw.length + (raw.length >> 8) + 128), // all in one piece, whatever it is
+        chunkSize: atLeast64(raw.length >> 1), // in one piece when it has half the size, as nearly always
         params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1, [ZSTD_c_contentSizeFlag]: 1 },
       });
       return Buffer.from(packed); // else what is kept of it keeps room for the whole content
     },
+    // a byte more: when all of a piece is used, Node.js makes another one before it asks whether that was the end
     decompress: (frame, rawBytes) =>
-      unpack(frame, { chunkSize: atLeast64(rawBytes), maxOutputLength: atLeast64(rawBytes) }),
+      unpack(frame, { chunkSize: atLeast64(rawBytes + 1), maxOutputLength: atLeast64(rawBytes) }),
   };
 }
 

@@ -6,12 +6,18 @@
  */
 import { availableParallelism } from 'node:os';
 import type { Archive } from '../archive/archive.ts';
+import { parseBackupId } from '../archive/backup-id.ts';
 import { kindPrefix } from '../archive/keys.ts';
 import type { BadPage } from '../archive/manifest.ts';
-import { chooseNamed, openArchive, readCatalogue } from './backups.ts';
+import { readManifest } from '../archive/manifest.ts';
+import { usedParts } from '../archive/part-uses.ts';
+import { CorruptError, ObjectNotFound } from '../errors.ts';
+import { chooseNamed, type ListedBackup, openArchive, readCatalogue } from './backups.ts';
 import type { Context } from './context.ts';
-import { judgeBackup, type ReadParts } from './verify/backup.ts';
+import { judgeBackup } from './verify/backup.ts';
 import { type KeyFindings, lookAtKeys } from './verify/keys.ts';
+import { nameOfPart } from './verify/part-reading.ts';
+import { ReadParts } from './verify/read-parts.ts';
 import { recordVerification } from './verify/record.ts';
 import { hashWal, type WalFindings } from './verify/wal.ts';
 
@@ -56,13 +62,14 @@ export async function verify(context: Context, { name, deep }: VerifyArguments):
   const crew = deep ? context.crew(context.settings.workers ?? Math.min(16, availableParallelism())) : undefined;
   try {
     const verdicts: Verdict[] = [];
-    const read: ReadParts = new Map();
     // one that was confirmed and has no manifest has lost it, unless a deletion took it; and whoever names one wants a verdict
     const ended = chosen.filter(({ hasManifest, isClosed, state }) => {
       return name !== undefined || ((hasManifest || (isClosed && !isDeleting)) && state !== 'running');
     });
+    const read = new ReadParts(deep ? await lastUsers(context, archive, ended) : new Map());
     for (const backup of ended) {
       verdicts.push(await judgeBackup(context, archive, backup, { crew, read }));
+      read.forget(backup.id);
     }
     const result: VerifyResult = {
       systemIdentifier: archive.systemIdentifier,
@@ -78,6 +85,21 @@ export async function verify(context: Context, { name, deep }: VerifyArguments):
   } finally {
     await crew?.close();
   }
+}
+
+/** Of each part that increments use, by `<backup>/<number>`: the last of the backups that does. */
+async function lastUsers(context: Context, archive: Archive, backups: readonly ListedBackup[]) {
+  const found = new Map<string, string>();
+  for (const { id, hasManifest } of backups) {
+    if (!hasManifest || parseBackupId(id)?.type !== 'incremental') continue;
+    try {
+      for (const part of usedParts(await readManifest(archive, id, context))) found.set(nameOfPart(part), id);
+    } catch (error) {
+      if (!(error instanceof CorruptError || error instanceof ObjectNotFound)) throw error;
+      // what is wrong with it is told when it is judged
+    }
+  }
+  return found;
 }
 
 async function hasPlan(context: Context, { storage, systemIdentifier }: Archive): Promise<boolean> {

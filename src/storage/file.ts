@@ -28,7 +28,7 @@ import {
   type StoredObject,
 } from './storage.ts';
 
-/** Pieces of a whole object. What is asked for as a range comes in one, unless it is very long: whoever takes it apart need not copy it. */
+/** Of one read. Those of a range lie one behind the other in memory, as far as a window goes: whoever takes it apart need not copy it. */
 const readChunkBytes = 1024 * 1024;
 /** Deeper than any key: a link to a folder above makes a folder without end. */
 const maxDepth = 16;
@@ -93,7 +93,7 @@ export class FileStorage implements Storage {
         key,
         start,
         end,
-        pieceBytes: range === undefined ? readChunkBytes : limits.windowBytes,
+        memoryBytes: range === undefined ? readChunkBytes : limits.windowBytes,
         signal,
       }),
     };
@@ -201,7 +201,7 @@ export class FileStorage implements Storage {
   }
 
   /** Opens the file when the first byte is asked for: a body that nobody reads holds nothing. */
-  async *#read({ key, start, end, pieceBytes, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
+  async *#read({ key, start, end, memoryBytes, signal }: ReadOptions): AsyncGenerator<Uint8Array> {
     if (start >= end) return;
     const doing = `read "${key}"`;
     const handle = await this.#patience.answer(doing, { signal }, async (givenUp) => {
@@ -213,8 +213,10 @@ export class FileStorage implements Storage {
     });
     let waiting = false;
     try {
+      let memory: Buffer = Buffer.alloc(0);
       for (let offset = start; offset < end; ) {
-        const chunk = Buffer.allocUnsafeSlow(Math.min(pieceBytes, end - offset));
+        if (memory.length === 0) memory = Buffer.allocUnsafeSlow(Math.min(memoryBytes, end - offset));
+        const chunk = memory.subarray(0, readChunkBytes);
         waiting = true;
         const { bytesRead } = await this.#patience.answer(doing, { signal }, () =>
           handle.read(chunk, 0, chunk.length, offset),
@@ -222,6 +224,7 @@ export class FileStorage implements Storage {
         waiting = false;
         if (bytesRead === 0) return; // it was truncated under us: the length that its header promises tells
         offset += bytesRead;
+        memory = memory.subarray(bytesRead);
         yield chunk.subarray(0, bytesRead);
       }
     } finally {
@@ -278,7 +281,7 @@ interface ReadOptions {
   readonly key: string;
   readonly start: number;
   readonly end: number;
-  readonly pieceBytes: number;
+  readonly memoryBytes: number;
   readonly signal: AbortSignal | undefined;
 }
 

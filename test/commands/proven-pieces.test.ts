@@ -7,8 +7,10 @@ import type { StoredPiece } from '../../src/commands/verify/verify-part.ts';
 const checksums = [undefined, 'a', 'b'] as const;
 
 const piece = fc
-  .tuple(fc.nat(20), fc.nat(12), fc.nat(20), fc.constantFrom(...checksums))
-  .map(([offset, length, at, checksum]): StoredPiece => ({ path: 'x', offset, lengthBytes: length + 1, at, checksum }));
+  .tuple(fc.nat(20), fc.nat(12), fc.nat(20), fc.constantFrom(...checksums), fc.constantFrom('x', 'y'))
+  .map(
+    ([offset, length, at, checksum, path]): StoredPiece => ({ path, offset, lengthBytes: length + 1, at, checksum }),
+  );
 
 /** Of pieces of which none overlaps: as in the list of any backup that was taken. */
 const apart = fc.array(piece, { maxLength: 6 }).map((pieces) => {
@@ -21,14 +23,15 @@ const apart = fc.array(piece, { maxLength: 6 }).map((pieces) => {
 });
 
 const proves = (proven: StoredPiece, said: StoredPiece) =>
-  said.checksum === undefined
+  proven.path === said.path &&
+  (said.checksum === undefined
     ? proven.offset <= said.offset &&
       said.offset + said.lengthBytes <= proven.offset + proven.lengthBytes &&
       said.at - proven.at === said.offset - proven.offset
     : proven.offset === said.offset &&
       proven.lengthBytes === said.lengthBytes &&
       proven.at === said.at &&
-      proven.checksum === said.checksum;
+      proven.checksum === said.checksum);
 
 const mixed = <Item>(items: readonly Item[]) => fc.shuffledSubarray([...items], { minLength: items.length });
 
@@ -60,7 +63,7 @@ function within(whole: StoredPiece) {
       more === 3
         ? whole
         : {
-            path: 'x',
+            path: whole.path,
             offset: whole.offset + skip,
             lengthBytes: Math.max(1, whole.lengthBytes - skip + (more === 2 ? 1 : 0)),
             at: whole.at + skip + (moved === 4 ? 1 : 0),

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { Archive } from '../../src/archive/archive.ts';
 import { objectKey, partName } from '../../src/archive/keys.ts';
+import { storeManifest } from '../../src/archive/manifest.ts';
 import { backupList } from '../../src/commands/backup-list.ts';
 import { deleteBackups } from '../../src/commands/delete.ts';
 import { isSound, type VerifyResult, verify } from '../../src/commands/verify.ts';
@@ -194,6 +195,55 @@ it('holds what a list says of a part against what its own backup said', async ()
   expect(unsound(deep)).toEqual([madeId(2)]);
   expect(deep.reads.get(keyOf(0))).toBe(2); // once more for the lie
   expect(deep.reads.get(keyOf(1))).toBe(1);
+});
+
+describe('pages that were right for the backup that stored them, and are not for the one that took them over', () => {
+  const torn = makePage(Buffer.from('torn'), 1, 0x250_000n);
+  torn.writeUInt8(torn.readUInt8(5000) ^ 1, 5000);
+  const pieces = [{ lengthBytes: 2 * 8192, part: 0, offset: 512 }];
+
+  it.each([
+    { what: 'excused there since replay writes them anew', page: torn, path: changing },
+    { what: 'of another file of the relation', page: makePage(Buffer.from('b'), 1), path: `${changing}.1` },
+    { what: 'known to be broken there', page: torn, path: changing, startLsn: 0x260_000n, block: 1 },
+  ])('$what', async ({ page, path, startLsn = 0x200_028n, block }) => {
+    const { archive } = await makeArchive();
+    const parts = [await storePart(archive, madeId(0), 1, Buffer.concat([Buffer.alloc(512), makePage(page, 0), page]))];
+    const known = block === undefined ? [] : [{ path: changing, block }];
+    const manifest = { checksums: true, stopLsn: 0x290_000n, consistentLsn: 0x290_000n };
+    const badPages = { count: known.length, pages: known };
+    const files = [{ path: changing, pieces }];
+    await storeMade(archive, { id: madeId(0), parts, files, manifest: { ...manifest, startLsn, badPages } });
+    const increment = { id: madeId(1), parts, files: [{ path, pieces }] };
+    await storeMade(archive, { ...increment, manifest: { ...manifest, startLsn: 0x280_028n } });
+    for (const name of [undefined, madeId(1)]) {
+      expect(unsound(await look(archive, true, name))).toEqual([madeId(1)]);
+    }
+  });
+});
+
+it('finds a checksum that an empty file cannot have, and files that are longer than was told', async () => {
+  const { archive } = await makeArchive();
+  const [{ parts, files }] = (await storeChain(archive, { ...chain, increments: 0 })) as [MadeBackup];
+  const empty = (checksum: string) => ({ path: 'base/5/17000', pieces: [], members: { checksum } });
+  const store = (minute: number, last: MadeFile, rawBytes?: number) => {
+    const id = madeId(minute);
+    return storeMade(archive, { id, parts, files: [...files, last], manifest: { checksums: true } }).then(
+      async (made) => {
+        if (rawBytes === undefined) return;
+        const statistics = { ...made.statistics, rawBytes };
+        await archive.storage.delete([objectKey(testSystemIdentifier, `manifest/${id}`)]);
+        await storeManifest(archive, { ...made, statistics }, { host: 'test-host' });
+      },
+    );
+  };
+  await store(1, empty('00000000'));
+  await store(2, empty('00000001'));
+  await store(3, empty('00000000'), 1000);
+  const { verdicts } = await look(archive, false);
+  expect(unsound({ verdicts } as VerifyResult)).toEqual([madeId(2), madeId(3)]);
+  expect(verdicts[2]?.reasons.join()).toContain('is empty, and has another checksum');
+  expect(verdicts[3]?.reasons.join()).toContain('its files are longer than its manifest says');
 });
 
 it('finds that a list commits to other bytes of a part than are stored', async () => {

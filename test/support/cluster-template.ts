@@ -1,4 +1,5 @@
 /** New clusters as copies of one that initdb has made: once in a run of the tests for each kind, since it takes ten times as long. Each has a system identifier of its own. */
+import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -31,17 +32,19 @@ export function makeCluster({ initdb, words }: ClusterKind, dataDirectory: strin
     call(initdb, ['-D', dataDirectory, ...words]);
     return;
   }
-  const template = join(folder, [initdb, ...words].join(' ').replaceAll('/', '_'));
+  const kind = createHash('sha256').update([initdb, ...words].join(' '));
+  const template = join(folder, kind.digest('hex'));
   if (!existsSync(template)) {
     const made = `${template}.${process.pid}`;
     call(initdb, ['-D', made, ...words]);
     try {
       renameSync(made, template);
     } catch (error) {
-      if (!existsSync(template)) throw error; // another process was faster
+      if (!existsSync(template)) throw error;
+      rmSync(made, { recursive: true }); // another process was faster
     }
   }
-  call('cp', ['-a', '--reflink=auto', template, dataDirectory]);
+  call('cp', ['-a', template, dataDirectory]);
   giveIdentifier(dataDirectory);
 }
 

@@ -11,6 +11,7 @@ import { openWalFile } from '../../archive/wal-archive.ts';
 import { firstMissingSegment, segmentsOf } from '../../archive/wal-range.ts';
 import { type BytePath, showPath } from '../../byte-path.ts';
 import { CorruptError, ObjectNotFound } from '../../errors.ts';
+import { makeChecksum } from '../../postgres/file-checksum.ts';
 import { formatHistoryName, parseWalFileName } from '../../postgres/wal-file-name.ts';
 import type { ListedBackup } from '../backups.ts';
 import type { Context } from '../context.ts';
@@ -18,15 +19,8 @@ import type { Crew } from '../crew.ts';
 import { pageRules, unnamedBadPages } from '../page-rules.ts';
 import type { Verdict } from '../verify.ts';
 import { nameOfPart, PartReading, type PartWork } from './part-reading.ts';
-import { ProvenPieces } from './proven-pieces.ts';
+import type { ReadParts } from './read-parts.ts';
 import type { VerifiedPart, VerifyBatch } from './verify-part.ts';
-
-/** What is proved of each part that was read in this run and is sound, by its name and what was committed to: it is read once, however many backups use it. */
-export type ReadParts = Map<string, ProvenPieces[]>;
-
-function identityOf({ type: _, index: __, last: ___, ...committed }: PartLine): string {
-  return JSON.stringify(Object.entries(committed).sort());
-}
 
 export interface JudgeOptions {
   /** With a crew every part is read, and every segment that the backup needs. */
@@ -104,9 +98,11 @@ class Judging {
       new PartReading({
         work: (work) => this.#deep(crew, manifest, work),
         atOnce: crew.size * 2,
-        isProven: (part, piece) => this.#read.get(identityOf(part))?.some((proven) => proven.has(piece)) ?? false,
+        isProven: (part, piece) => this.#read.hasProved({ part, hasPageChecksums: manifest.checksums }, piece),
       });
     const count = { parts: 0, files: 0, folders: 0, tablespaces: 0 };
+    const emptyChecksum = makeChecksum(manifest.manifestChecksums).end();
+    let rawBytes = 0;
     try {
       const list = readStream(this.#archive, { backup: manifest.id, part: 'files' }, manifest.files, { signal });
       for await (const line of clusterLines(parseLines(list))) {
@@ -114,7 +110,13 @@ class Judging {
         if (line.type === 'tablespace' && !tablespaces.has(nameOf(line.path))) {
           this.#because(`its manifest does not name the tablespace "${showPath(line.path)}"`);
         }
-        if (line.type === 'file') await reading?.addFile(line);
+        if (line.type === 'file') {
+          rawBytes += line.sizeBytes;
+          if (line.sizeBytes === 0 && (line.checksum ?? emptyChecksum) !== emptyChecksum) {
+            this.#because(`"${showPath(line.path)}" is empty, and has another checksum`);
+          }
+          await reading?.addFile(line);
+        }
         if (line.type !== 'part') continue;
         const name = nameOfPart(line);
         if (!used.has(name)) this.#because(`part ${name} is used, but the manifest does not say so`);
@@ -126,6 +128,7 @@ class Judging {
     } finally {
       await reading?.end();
     }
+    if (rawBytes > manifest.statistics.rawBytes) this.#because('its files are longer than its manifest says');
     const agrees = Object.entries(count).every(
       ([name, number]) => manifest.statistics[name as keyof typeof count] === number,
     );
@@ -155,10 +158,9 @@ class Judging {
 
   async #deep(crew: Crew, manifest: BackupManifest, { part, pieces }: PartWork): Promise<void> {
     const { systemIdentifier, keys } = this.#archive;
-    const name = identityOf(part);
+    const use = { part, hasPageChecksums: manifest.checksums };
     const isOwn = part.backup === manifest.id;
-    const proven = this.#read.get(name) ?? [];
-    if (!isOwn && pieces.length === 0 && proven.length > 0) return;
+    if (!isOwn && pieces.length === 0 && this.#read.has(use)) return;
     const { manifestChecksums } = manifest;
     const batch: VerifyBatch = { part, pieces, manifestChecksums, pages: pageRules(manifest) };
     let read: VerifiedPart;
@@ -177,7 +179,9 @@ class Judging {
       this.#because(`${badPages} pages in ${place} have a wrong checksum, such as block ${first.block} of "${path}"`);
       return;
     }
-    this.#read.set(name, [...proven, new ProvenPieces(pieces)]);
+    const excused = new Set(read.excused);
+    const proven = pieces.filter((_, index) => !excused.has(index));
+    this.#read.add(use, proven, manifest.id);
   }
 
   /** From its start to where its files agree: no less is needed to start from it. */

@@ -58,11 +58,8 @@ export class PartReading {
       this.#add(part, { path, at, offset, lengthBytes, ...(isWhole ? { checksum } : {}) });
       at += lengthBytes;
     }
-    const [anyPart] = this.#pieces.keys();
-    if (sizeBytes === 0 && anyPart !== undefined)
-      take(this.#pieces, anyPart, { path, at, offset: 0, lengthBytes: 0, checksum });
     // more than memory should hold: then a part is read once more for what comes
-    if (this.#countOfOthers >= limits.verifyPieces) await this.#dispatchOthers();
+    if (this.#countOfOthers >= limits.verifyPieces) await this.#dispatchOthers((pieces) => pieces.length > 0);
   }
 
   #add(index: number, piece: StoredPiece): void {
@@ -76,7 +73,7 @@ export class PartReading {
   /** Whatever was not handed out yet, when the list has ended. */
   async dispatch(): Promise<void> {
     await this.#dispatchOwn();
-    await this.#dispatchOthers();
+    await this.#dispatchOthers(() => true);
   }
 
   async #dispatchOwn(): Promise<void> {
@@ -87,8 +84,8 @@ export class PartReading {
     }
   }
 
-  async #dispatchOthers(): Promise<void> {
-    for (const [index, pieces] of [...this.#ofOthers]) {
+  async #dispatchOthers(which: (pieces: readonly StoredPiece[]) => boolean): Promise<void> {
+    for (const [index, pieces] of [...this.#ofOthers].filter(([, found]) => which(found))) {
       const part = this.#others.get(index);
       this.#ofOthers.delete(index);
       if (part !== undefined) await this.#start({ part, pieces });

@@ -8,6 +8,7 @@ import { type BytePath, formatPath, showPath } from '../../byte-path.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type FileChecksum, type ManifestChecksums, makeChecksum } from '../../postgres/file-checksum.ts';
+import type { Lsn } from '../../postgres/lsn.ts';
 import type { TaskOptions } from '../basebackup-fetch/batch.ts';
 import { type PageJudge, type PageRules, pageJudge } from '../page-rules.ts';
 
@@ -34,19 +35,20 @@ export interface VerifyBatch {
 export interface VerifiedPart {
   readonly badPages: number;
   readonly badPagesNamed: readonly BadPage[];
+  /** The indexes of pieces of which a page has a wrong checksum that is excused: replay writes it anew, or it is known. Another backup may not excuse it. */
+  readonly excused: readonly number[];
 }
 
 /** @throws CorruptError when anything is not what the backup committed to. */
 export async function verifyPart(archive: Archive, batch: VerifyBatch, options: TaskOptions): Promise<VerifiedPart> {
   const { part } = batch;
-  const found = { badPages: 0, badPagesNamed: [] as BadPage[] };
+  const found = { badPages: 0, badPagesNamed: [] as BadPage[], excused: [] as number[] };
   const onBadPage = (path: BytePath, block: number) => {
     found.badPages += 1;
     if (found.badPages <= limits.badPagesNamed) found.badPagesNamed.push({ ...formatPath(path), block });
   };
   const walk = new RangeWalk(batch.pieces.toSorted((a, b) => a.offset - b.offset));
   const open = new Map<StoredPiece, PieceCheck>();
-  for (const piece of batch.pieces) if (piece.lengthBytes === 0) new PieceCheck(piece, batch, onBadPage).end();
   let offset = 0;
   for await (const chunk of readStream(archive, { backup: part.backup, part: part.number }, part, options)) {
     for (const { range: piece, from, to } of walk.within(offset, chunk.length)) {
@@ -54,7 +56,7 @@ export async function verifyPart(archive: Archive, batch: VerifyBatch, options: 
       open.set(piece, check);
       check.take(chunk.subarray(from - offset, to - offset));
       if (to < piece.offset + piece.lengthBytes) continue;
-      check.end();
+      if (check.end().isExcused) found.excused.push(batch.pieces.indexOf(piece));
       open.delete(piece);
     }
     offset += chunk.length;
@@ -63,11 +65,15 @@ export async function verifyPart(archive: Archive, batch: VerifyBatch, options: 
   return found;
 }
 
+const maxLsn: Lsn = 2n ** 64n - 1n;
+
 /** Looks at a piece while it passes: at its whole pages, however it is cut, and at its checksum where it has one. */
 class PieceCheck {
   readonly #piece: StoredPiece;
   readonly #onBadPage: (path: BytePath, block: number) => void;
   readonly #judge: PageJudge | undefined;
+  /** Excuses nothing. */
+  readonly #strict: PageJudge | undefined;
   readonly #checksum: FileChecksum;
   readonly #pageBytes: number;
   #rest: Buffer = Buffer.alloc(0);
@@ -75,6 +81,7 @@ class PieceCheck {
   #at: number;
   /** Of a page that begins before the piece. */
   #skip: number;
+  #isExcused = false;
 
   constructor(
     piece: StoredPiece,
@@ -84,6 +91,7 @@ class PieceCheck {
     this.#piece = piece;
     this.#onBadPage = onBadPage;
     this.#judge = pageJudge(piece.path, pages);
+    this.#strict = pageJudge(piece.path, pages && { ...pages, startLsn: maxLsn, badPages: { count: 0, pages: [] } });
     this.#checksum = makeChecksum(piece.checksum === undefined ? 'NONE' : manifestChecksums);
     this.#pageBytes = pages?.pageBytes ?? 1;
     this.#skip = (this.#pageBytes - (piece.at % this.#pageBytes)) % this.#pageBytes;
@@ -98,14 +106,18 @@ class PieceCheck {
     const wanted = chunk.subarray(skipped);
     const bytes = this.#rest.length === 0 ? wanted : Buffer.concat([this.#rest, wanted]);
     const wholeBytes = bytes.length - (bytes.length % this.#pageBytes);
-    for (const block of this.#judge(bytes.subarray(0, wholeBytes), this.#at)) this.#onBadPage(this.#piece.path, block);
+    const whole = bytes.subarray(0, wholeBytes);
+    if (this.#strict?.(whole, this.#at).length !== 0) {
+      this.#isExcused = true;
+      for (const block of this.#judge(whole, this.#at)) this.#onBadPage(this.#piece.path, block);
+    }
     this.#at += wholeBytes;
     this.#rest = Buffer.from(bytes.subarray(wholeBytes));
   }
 
-  end(): void {
+  end(): { readonly isExcused: boolean } {
     const { path, checksum } = this.#piece;
-    if (checksum === undefined || this.#checksum.end() === checksum) return;
+    if (checksum === undefined || this.#checksum.end() === checksum) return { isExcused: this.#isExcused };
     throw new CorruptError(`"${showPath(path)}" is not what was backed up: its checksum differs`);
   }
 }
