@@ -17,6 +17,7 @@ import { waitForWal } from './basebackup-push/archived-wal.ts';
 import { expectNothingMissing, expectStillThere } from './basebackup-push/confirm.ts';
 import { ClusterCopy, configPaths } from './basebackup-push/copy.ts';
 import { ensureHistories } from './basebackup-push/histories.ts';
+import { lookForRoom } from './basebackup-push/host.ts';
 import type { Increment } from './basebackup-push/increment.ts';
 import { lookBefore, type Survey } from './basebackup-push/look-before.ts';
 import { chooseParent, type NoParent, type Parent, unfit } from './basebackup-push/parent.ts';
@@ -88,6 +89,7 @@ async function pushFitting(push: Push, survey: Survey): Promise<Pushed> {
         sayFull({ reason: error.message });
       }
     }
+    await lookForRoom(push, survey.expectedBytes);
   }
   return pushLeased(push, survey, undefined);
 }

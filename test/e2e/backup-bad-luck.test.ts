@@ -8,6 +8,7 @@ import {
   openSync,
   readdirSync,
   rmSync,
+  statfsSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -538,6 +539,31 @@ describe('a storage that', () => {
       expect(await list(repository)).toHaveLength(1);
     },
   );
+
+  it.skipIf(!canMount)('has room for an increment alone: takes one, and refuses a full backup', async () => {
+    const root = smallFileSystem('40m');
+    const repository = await new TestRepository({ folder: temporaryFolder(), root }).init();
+    const server = PostgresServer.create({ major: 17, settings: repository.serverSettings });
+    onTestFinished(() => server.remove());
+    await server.start();
+    await server.query("create table t as select n, repeat('x', 1000) as pad from generate_series(1, 60000) n");
+    const at = { repository, server };
+    expect(await push(at)).toMatchObject({ code: 0 });
+    const { bavail, bsize } = statfsSync(root);
+    writeFileSync(join(root, 'filler'), Buffer.alloc(bavail * bsize - 3 * 2 ** 20));
+    expect(await push(at, { words: ['--incremental'] })).toMatchObject({ code: 0 });
+    expect(await list(repository)).toMatchObject([{ type: 'full' }, { type: 'incremental', state: 'confirmed' }]);
+    const refusal = /the repository has \S+ \S+ left, and the cluster has/;
+    expectFailure(await push(at), 4, refusal, 'Free space in the repository, or enlarge it');
+    const manifests = repository.files().filter((path) => path.includes('/manifest/'));
+    for (const path of manifests) rmSync(join(repository.root, path)); // now there is no parent
+    expectFailure(
+      await push(at, { words: ['--incremental'] }),
+      4,
+      refusal,
+      'Free space in the repository, or enlarge it',
+    );
+  });
 
   it.skipIf(!isTorture)('is slow is waited for; that denies ends the backup, which never counts', async () => {
     const { proxy, push, list } = await inBucket();

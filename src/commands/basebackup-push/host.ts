@@ -13,12 +13,9 @@ const usualRatio = 1 / 2;
 /** For each worker: files, connections, and what Node.js itself has open. */
 const openFilesForWorker = 32;
 
-/** @throws StorageError when the repository's file system can certainly not hold the backup. */
-export async function lookAtHost(
-  { settings, log }: Context,
-  { rawBytes, workers }: { readonly rawBytes: number; readonly workers: number },
-): Promise<void> {
-  const { repository = '', connections } = settings;
+/** @throws StorageError when the repository's file system can certainly not hold a full backup. How long an increment becomes nobody knows. */
+export async function lookForRoom({ settings, log }: Context, rawBytes: number): Promise<void> {
+  const { repository = '' } = settings;
   const free = repository.startsWith('file:') ? await freeBytes(fileURLToPath(repository)) : undefined;
   if (free !== undefined && free < rawBytes * usualRatio) {
     const message = `the repository has ${formatBytes(free)} left, and the cluster has ${formatBytes(rawBytes)}`;
@@ -26,6 +23,10 @@ export async function lookAtHost(
     if (free < rawBytes * smallestRatio) throw new StorageError(message, { hint });
     log.warning(message, { detail: 'what is stored is compressed, usually to a third', hint });
   }
+}
+
+/** Warns of what this host's limits may not allow. */
+export async function lookAtLimits({ settings: { connections }, log }: Context, workers: number): Promise<void> {
   const openFiles = await openFilesLimit();
   const needed = workers * (openFilesForWorker + connections) + openFilesForWorker;
   if (openFiles !== undefined && openFiles < needed) {

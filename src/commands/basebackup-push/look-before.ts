@@ -5,14 +5,15 @@ import { surveyDataDirectory } from '../../cluster/backup-walk.ts';
 import { readKnownRepository } from '../../cluster/known-repository.ts';
 import { CheckError, ConfigurationError, ObjectNotFound } from '../../errors.ts';
 import { describeArchiver, waitForWal } from './archived-wal.ts';
-import { lookAtHost, readableConfigFiles } from './host.ts';
+import { lookAtLimits, lookForRoom, readableConfigFiles } from './host.ts';
 import { type Push, versionsOf, workersFor } from './push.ts';
 
 /** All that can be known to fail, before it does. @returns about how many bytes there are to copy, and which configuration files can be kept. */
 export async function lookBefore(push: Push): Promise<Survey> {
   const isEntered = await expectRepository(push);
   const { rawBytes } = await surveyDataDirectory({ ...push, ...versionsOf(push), warn: () => undefined });
-  await lookAtHost(push, { rawBytes, workers: workersFor(push) });
+  if (push.args.incremental !== true) await lookForRoom(push, rawBytes);
+  await lookAtLimits(push, workersFor(push));
   await expectArchiving(push);
   if (!isEntered && !(await expectRepository(push))) throw neverArchived(push);
   return { expectedBytes: rawBytes, configFiles: await readableConfigFiles(push, push.server.facts.configFiles) };
