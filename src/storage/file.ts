@@ -87,16 +87,8 @@ export class FileStorage implements Storage {
     const size = await this.#patience.answer(`read "${key}"`, { signal }, () => this.#sizeOf(key));
     const start = range?.offset ?? 0;
     const end = range === undefined ? size : Math.min(start + range.length, size);
-    return {
-      sizeBytes: size,
-      body: this.#read({
-        key,
-        start,
-        end,
-        memoryBytes: range === undefined ? readChunkBytes : limits.windowBytes,
-        signal,
-      }),
-    };
+    const memoryBytes = range === undefined ? readChunkBytes : limits.windowBytes;
+    return { sizeBytes: size, body: this.#read({ key, start, end, memoryBytes, signal }) };
   }
 
   async *list(prefix: string, { after = '', signal }: ListOptions = {}): AsyncGenerator<StoredObject> {

@@ -547,6 +547,7 @@ describe('a storage that', () => {
     onTestFinished(() => server.remove());
     await server.start();
     await server.query("create table t as select n, repeat('x', 1000) as pad from generate_series(1, 60000) n");
+    await server.waitUntilAllArchived();
     const at = { repository, server };
     expect(await push(at)).toMatchObject({ code: 0 });
     const { bavail, bsize } = statfsSync(root);

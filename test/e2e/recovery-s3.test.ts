@@ -209,6 +209,13 @@ describe.each([15, 17, 18])('PostgreSQL %s', (major) => {
     return { recovery, server: recovery.server, segment, proxy, configure };
   }
 
+  /** The same, with limits so short that only a storage that is out of order is to meet them: before and after, they are as long as ever. */
+  async function reachImpatient(context: TestContext, { signal }: Pick<RecoveryOptions, 'signal'>) {
+    const { configure, ...reached } = await reach(context, { signal });
+    const place = { ...reached, configure: (changed: Settings) => configure({ ...impatient, ...changed }) };
+    return { ...place, hurry: () => place.configure({}), calm: () => configure({}) };
+  }
+
   it('has only encrypted WAL in its archive', async () => {
     const { body } = await sendS3(s3.s3, 'GET', { query: { 'list-type': '2', prefix } });
     const keys = [...`${body}`.matchAll(/<Key>(.*?)<\/Key>/g)].map(([, key = '']) => key);
@@ -231,8 +238,10 @@ describe.each([15, 17, 18])('PostgreSQL %s', (major) => {
 
     it('stops an archive recovery instead of opening, and resumes it', async (context) => {
       const signal = 'recovery.signal';
-      const { recovery, server, segment, ...place } = await reach(context, { signal, settings: impatient });
-      await begin({ segment, ...place });
+      const { hurry, calm, ...place } = await reachImpatient(context, { signal });
+      const { recovery, server, segment } = place;
+      hurry();
+      await begin(place);
       const startedMs = performance.now();
       recovery.letOn();
       await waitFor('the server to stop', () => !server.isRunning);
@@ -241,7 +250,8 @@ describe.each([15, 17, 18])('PostgreSQL %s', (major) => {
       const fatal = '.* FATAL: +could not restore file "%s" from archive: child process exited with exit code 200';
       expect(server.log).toMatch(line(fatal, segment));
       expect(server.log).not.toContain('selected new timeline');
-      await mend({ segment, ...place });
+      await mend(place);
+      calm();
       server.launch();
       await nearTheEnd(server);
       await server.waitUntilOpen();
@@ -250,8 +260,10 @@ describe.each([15, 17, 18])('PostgreSQL %s', (major) => {
 
     it('does not stop a standby, which goes on by itself', async (context) => {
       const signal = 'standby.signal';
-      const { recovery, server, segment, ...place } = await reach(context, { signal, settings: impatient });
-      await begin({ segment, ...place });
+      const { hurry, calm, ...place } = await reachImpatient(context, { signal });
+      const { recovery, server, segment } = place;
+      hurry();
+      await begin(place);
       const complaint = line(`wal-fetch: error: ${reason}`, segment);
       const complaints = () => server.log.match(complaint)?.length ?? 0;
       const startedMs = performance.now();
@@ -260,7 +272,8 @@ describe.each([15, 17, 18])('PostgreSQL %s', (major) => {
       expectInTime(signal, startedMs);
       await waitFor('the standby to try again', () => complaints() > 1 || !server.isRunning);
       expect(await rowsOf(server)).not.toBe(allRows);
-      await mend({ segment, ...place });
+      await mend(place);
+      calm();
       await nearTheEnd(server);
       await waitFor('the standby to catch up', async () => (await rowsOf(server)) === allRows);
       expect(await server.value('select pg_is_in_recovery()')).toBe('true');

@@ -97,7 +97,7 @@ async function restoreMissing(
       let used = 0;
       for (const { range, from, to } of wanted.get(part.index)?.walk.within(offset, content.length) ?? []) {
         const position = range.at + from - range.offset;
-        const target = targets.get(range.file) ?? '';
+        const target = targets.get(range.file) ?? targetIn(batch, range.file);
         const opening = files.write(target, content.subarray(from - offset, to - offset), position);
         if (opening !== undefined) await opening;
         used += to - from;

@@ -12,6 +12,7 @@ import { type Push, versionsOf, workersFor } from './push.ts';
 export async function lookBefore(push: Push): Promise<Survey> {
   const isEntered = await expectRepository(push);
   const { rawBytes } = await surveyDataDirectory({ ...push, ...versionsOf(push), warn: () => undefined });
+  // where an increment is wanted, when it has turned out that it will be a full backup
   if (push.args.incremental !== true) await lookForRoom(push, rawBytes);
   await lookAtLimits(push, workersFor(push));
   await expectArchiving(push);
