@@ -29,6 +29,7 @@ export async function bindingZstd(): Promise<ZstdEngine> {
       return frame;
     },
     decompress: (frame) => binding.decompress(asBuffer(frame)),
+    discard: () => undefined, // its memory is not Node.js's to give
   };
 }
 

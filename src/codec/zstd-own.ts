@@ -22,6 +22,8 @@ export interface ZstdEngine {
   compress(raw: Uint8Array, level: number): Promise<Uint8Array>;
   /** The content of a frame that says it has `rawBytes` bytes. Rejects when it is damaged. */
   decompress(frame: Uint8Array, rawBytes: number): Promise<Uint8Array>;
+  /** Gives the memory of what it has decompressed back now, not when the garbage collector finds it: nobody may use it any more. */
+  discard(content: Uint8Array): void;
 }
 
 /** Undefined where Node.js has none. */
@@ -37,12 +39,24 @@ export function ownZstd(): ZstdEngine | undefined {
         chunkSize: atLeast64(raw.length >> 1), // in one piece when it has half the size, as nearly always
         params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1, [ZSTD_c_contentSizeFlag]: 1 },
       });
-      return Buffer.from(packed); // else what is kept of it keeps room for the whole content
+      const frame = Buffer.from(packed); // else what is kept of it keeps room for the whole content
+      discard(packed);
+      return frame;
     },
     // a byte more: when all of a piece is used, Node.js makes another one before it asks whether that was the end
     decompress: (frame, rawBytes) =>
       unpack(frame, { chunkSize: atLeast64(rawBytes + 1), maxOutputLength: atLeast64(rawBytes) }),
+    discard,
   };
+}
+
+/** Every Node.js that has zstd has this, too. */
+interface TransferableBuffer extends ArrayBuffer {
+  transfer(newLength: number): ArrayBuffer;
+}
+
+function discard({ buffer }: Uint8Array): void {
+  if (buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer(0); // smaller ones may be pieces of what others use, too
 }
 
 /** What Node.js allows. */

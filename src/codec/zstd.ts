@@ -104,6 +104,11 @@ export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Arr
   return raw;
 }
 
+/** Gives the memory of a frame's content back at once, where that can be: for those who read GBs and hold on to none of it. */
+export async function discard(content: Uint8Array): Promise<void> {
+  (await engine()).discard(content);
+}
+
 /** Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame. */
 export async function* compress(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
   yield* inFlight(blocksOf(raw), (block) => encodeFrame(block, level));

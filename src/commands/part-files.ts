@@ -3,11 +3,13 @@ import type { Archive } from '../archive/archive.ts';
 import type { FileLine, PartLine } from '../archive/files-line.ts';
 import { readStream } from '../archive/part.ts';
 import { showPath } from '../byte-path.ts';
+import { discard } from '../codec/zstd.ts';
 import { CorruptError } from '../errors.ts';
 import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.ts';
 
 /** Takes the content of one file. */
 export interface FileSink {
+  /** Keeps nothing of the chunk: its memory is given back. */
   write(chunk: Uint8Array): void;
   /** The whole content was right. What it still does goes on beside the next file. */
   end(): Promise<void> | void;
@@ -53,6 +55,7 @@ export async function readPartFiles(
       while (waiting[current]?.take(chunk, offset) === true) current += 1;
       offset += chunk.length;
       options.progress(chunk.length);
+      await discard(chunk);
     }
     if (current < waiting.length)
       throw new CorruptError(`the list of files names content that part ${part.number} does not have`);

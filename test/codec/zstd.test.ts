@@ -6,7 +6,7 @@ import { join as joinPath } from 'node:path';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { ByteReader, type Bytes, bytesOf } from '../../src/bytes.ts';
-import { compress, decompress, encodeFrame } from '../../src/codec/zstd.ts';
+import { compress, decodeFrame, decompress, discard, encodeFrame } from '../../src/codec/zstd.ts';
 import { bindingZstd } from '../../src/codec/zstd-binding.ts';
 import { ownZstd } from '../../src/codec/zstd-own.ts';
 import { CorruptError } from '../../src/errors.ts';
@@ -192,4 +192,16 @@ it('passes on the error of its source, and closes it when nobody reads on', asyn
     break;
   }
   expect(closed).toBe(2);
+});
+
+it('gives the memory of a content back, where Node.js has zstd, and of none that others may use, too', async () => {
+  const decoded = async (raw: Buffer) => {
+    const [stored = Buffer.alloc(0)] = await framesOf(raw);
+    return decodeFrame({ stored, rawBytes: raw.length });
+  };
+  const [large, small] = [await decoded(Buffer.alloc(mebibyte, 'page')), await decoded(Buffer.from('PG_VERSION'))];
+  await discard(large);
+  await discard(small);
+  expect(large.length).toBe(ownZstd() === undefined ? mebibyte : 0);
+  expect(Buffer.from(small).toString()).toBe('PG_VERSION');
 });

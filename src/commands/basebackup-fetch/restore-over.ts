@@ -10,6 +10,7 @@ import { readFrames } from '../../archive/part-ranges.ts';
 import { type BytePath, showPath } from '../../byte-path.ts';
 import { type FoundFile, openFound } from '../../cluster/found-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
+import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { attributesOf, type RestoredBatch, type TaskOptions, targetIn } from './batch.ts';
 import { readBack } from './read-back.ts';
@@ -141,6 +142,7 @@ async function fill(archive: Archive, batch: WindowRestore, filling: Filling): P
       used += to - from;
     }
     progress(used, content.length);
+    await discard(content);
   }
   return fetchedBytes;
 }

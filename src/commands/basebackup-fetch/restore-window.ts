@@ -8,6 +8,7 @@ import type { FileLine, PartLine } from '../../archive/files-line.ts';
 import { readFrames } from '../../archive/part-ranges.ts';
 import { hasLength, isRestored, removeFile } from '../../cluster/restored-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
+import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { PageRules } from '../page-rules.ts';
@@ -103,6 +104,7 @@ async function restoreMissing(
         used += to - from;
       }
       progress(used, content.length);
+      await discard(content);
     }
     for (const [file, target] of targets) {
       signal.throwIfAborted();

@@ -5,6 +5,7 @@ import type { BadPage } from '../../archive/manifest.ts';
 import { readStream } from '../../archive/part.ts';
 import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
 import { type BytePath, formatPath, showPath } from '../../byte-path.ts';
+import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type FileChecksum, type ManifestChecksums, makeChecksum } from '../../postgres/file-checksum.ts';
@@ -61,6 +62,7 @@ export async function verifyPart(archive: Archive, batch: VerifyBatch, options: 
     }
     offset += chunk.length;
     options.progress(chunk.length);
+    await discard(chunk);
   }
   return found;
 }
