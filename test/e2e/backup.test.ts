@@ -77,8 +77,7 @@ async function loadedRows(server: PostgresServer): Promise<{ count: number; last
 
 describe.each([
   { major: 15, storage: 'folder', encrypted: false },
-  { major: 17, storage: 'S3', encrypted: true },
-  { major: 18, storage: 'folder', encrypted: true },
+  { major: 18, storage: 'S3', encrypted: true },
   ...(isTorture
     ? [
         { major: 15, storage: 'S3', encrypted: false },
@@ -87,9 +86,10 @@ describe.each([
         { major: 17, storage: 'folder', encrypted: false },
         { major: 17, storage: 'folder', encrypted: true },
         { major: 17, storage: 'S3', encrypted: false },
+        { major: 17, storage: 'S3', encrypted: true },
         { major: 18, storage: 'folder', encrypted: false },
+        { major: 18, storage: 'folder', encrypted: true },
         { major: 18, storage: 'S3', encrypted: false },
-        { major: 18, storage: 'S3', encrypted: true },
       ]
     : []),
 ])('PostgreSQL $major, $storage, encrypted: $encrypted', ({ major, storage, encrypted }) => {

@@ -3,34 +3,31 @@ import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSyn
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { giveAway } from '../support/account.ts';
-import { PostgresServer } from '../support/postgres.ts';
+import type { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
-import { TestRepository } from '../support/repository.ts';
-import { env, keep, pushBackup, restore, rowsAt } from '../support/restoring.ts';
+import { type Archived, env, keep, pushBackup, restore, rowsAt, startPrimary as start } from '../support/restoring.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
 
-interface Started {
-  readonly repository: TestRepository;
-  readonly primary: PostgresServer;
-  /** A cold copy of the primary, with an empty table. */
-  readonly base: PostgresServer;
+/** A primary that archives, with an empty table; all of it goes when the running test ends. */
+async function startPrimary(major = 17, settings: Readonly<Record<string, string>> = {}): Promise<Archived> {
+  const started = await start({ major, settings, repositorySettings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' } });
+  await started.primary.query('create table t (n int)');
+  return started;
 }
 
-/** A primary that archives; all of it goes when the running test ends. */
-async function startPrimary(major = 17, settings: Readonly<Record<string, string>> = {}): Promise<Started> {
-  const repository = await new TestRepository({ settings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' } }).init();
-  const primary = keep(PostgresServer.create({ major, settings: { ...repository.serverSettings, ...settings } }));
-  await primary.start();
-  await primary.query('create table t (n int)');
+/** A standby of it, not started. */
+async function copyOf(primary: PostgresServer): Promise<PostgresServer> {
   await primary.stop();
-  const base = keep(primary.copy());
+  const standby = keep(primary.copy());
   await primary.start();
-  return { repository, primary, base };
+  standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
+  standby.signal('standby.signal');
+  return standby;
 }
 
-async function expectRefused(started: Started, words: readonly string[], message: RegExp): Promise<void> {
+async function expectRefused(started: Archived, words: readonly string[], message: RegExp): Promise<void> {
   const { copy, ended } = await restore(started, words);
   expect(ended).toMatchObject({ code: 1, stderr: expect.stringMatching(message) });
   expect(existsSync(copy.dataDirectory)).toBe(false);
@@ -75,29 +72,29 @@ describe.each([15, 17, 18].filter((major) => torture || major === 17))('PostgreS
     await primary.waitUntilAllArchived();
     await primary.stop();
 
-    expect(await rowsAt(started)).toBe('1 2 3 4 5 6');
     expect(await rowsAt(started, ['--backup', first])).toBe('1 2 3 4 5 6');
     expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 2 3 4 5');
     expect(await rowsAt(started, ['--target-timeline', '1'])).toBe('1 2 3');
     expect(await rowsAt(started, ['--target-time', between])).toBe('1 2');
-    expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', between])).toBe('1 2');
-    expect(await rowsAt(started, ['--target-time', onSecond])).toBe('1 2 3 4');
+    if (torture) {
+      expect(await rowsAt(started)).toBe('1 2 3 4 5 6');
+      expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', between])).toBe('1 2');
+      expect(await rowsAt(started, ['--target-time', onSecond])).toBe('1 2 3 4');
+    }
     await expectRefused(
       started,
       ['--backup', second, '--target-timeline', '1'],
       new RegExp(`backup ${second} does not lead to timeline 1`),
     );
     await expectRefused(started, ['--backup', second, '--target-time', between], /is before the end of backup/);
-  }, 600_000); // seven recoveries
+  }, 600_000); // up to seven recoveries
 });
 
 describe('timelines', () => {
   it('keeps to the one that went on after an accidental promotion, and tells of the other', async () => {
     const started = await startPrimary();
-    const { repository, primary, base } = started;
-    const standby = base;
-    standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
-    standby.signal('standby.signal');
+    const { repository, primary } = started;
+    const standby = await copyOf(primary);
     await standby.start();
     const backup = await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
@@ -116,7 +113,8 @@ describe('timelines', () => {
     expect(ended.stderr).toContain('--target-timeline 2 follows it');
     await copy.open();
     expect(await rowsOf(copy)).toBe('1 2 3 4');
-    expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 20');
+    // else the standby below has the same rows
+    if (torture) expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 20');
     expect(Number(`0x${late.split('/')[1]}`)).toBeGreaterThan(Number(`0x${fork.split('/')[1]}`));
     await expectRefused(
       started,
@@ -193,17 +191,15 @@ describe('timelines', () => {
 describe('what comes along in a backup', () => {
   it('H22: of a standby, and recovery settings left in postgresql.conf, do not count', async () => {
     const started = await startPrimary();
-    const { repository, primary, base } = started;
-    const standby = base;
+    const { repository, primary } = started;
+    const standby = await copyOf(primary);
     standby.configure({
-      primary_conninfo: `host=${primary.folder} user=postgres`,
       recovery_target_timeline: 'latest',
       recovery_target_action: 'shutdown',
       recovery_end_command: 'false',
       archive_cleanup_command: 'false',
       recovery_target_inclusive: 'off',
     });
-    standby.signal('standby.signal');
     await standby.start();
     await standby.query(`alter system set primary_slot_name = 'leaked'`);
     await standby.query(`alter system set recovery_target_name = 'leaked'`);
