@@ -204,7 +204,7 @@ describe('a standby as the source', () => {
 
   beforeAll(async () => {
     repository = await new TestRepository({ folder: makeFolder('standby') }).init();
-    primary = PostgresServer.create({ major: 17, settings: repository.serverSettings });
+    primary = PostgresServer.create({ major: 17, isSmall: true, settings: repository.serverSettings });
     await primary.start();
     await inDatabase(primary, 'postgres', ...loadTables);
     await primary.stop();
@@ -310,7 +310,7 @@ describe('hosts with other keys', () => {
         WALT_AGE_MANIFEST_RECIPIENTS: keys.manifests.recipient,
       },
     }).init();
-    server = PostgresServer.create({ major: 17, settings: repository.serverSettings });
+    server = PostgresServer.create({ major: 17, isSmall: true, settings: repository.serverSettings });
     await server.start();
     await push(repository, server); // a host that can read nothing
   });

@@ -442,7 +442,8 @@ describe('on 17, in a folder', () => {
       expect(window?.hole).toMatchObject({ missing, next: story.segments[2] });
       expect(window?.to.time).toBe(String(story.rows[3]?.time));
       const lsn = lsnOf(window?.to.lsn);
-      expect(await rowsAt(story, ['--target-lsn', formatLsn(lsn)])).toBe(upTo(4));
+      // as at the end of the WAL, in windows.test.ts
+      if (torture) expect(await rowsAt(story, ['--target-lsn', formatLsn(lsn)])).toBe(upTo(4));
       await expectRefused(story, ['--target-lsn', formatLsn(lsn + 1n)], /is behind a hole/);
       // PostgreSQL itself would look for a later transaction, and fail at the hole
       const last = BigInt(window?.to.time ?? 0);
