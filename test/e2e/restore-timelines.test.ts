@@ -1,18 +1,31 @@
 /** wal-t restore where a cluster has been promoted, copied or moved: the right timeline and no foreign row, and nothing of the old host is believed. */
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { giveAway } from '../support/account.ts';
 import type { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
-import { type Archived, env, keep, pushBackup, restore, rowsAt, startPrimary as start } from '../support/restoring.ts';
+import {
+  type Archived,
+  env,
+  keep,
+  pushBackup,
+  restore,
+  rowsAt,
+  type SharedPrimary,
+  startPrimary as start,
+  startSharedPrimary,
+  withCopy,
+} from '../support/restoring.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
 
+const repositorySettings = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' };
+
 /** A primary that archives, with an empty table; all of it goes when the running test ends. */
 async function startPrimary(major = 17, settings: Readonly<Record<string, string>> = {}): Promise<Archived> {
-  const started = await start({ major, settings, repositorySettings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' } });
+  const started = await start({ major, settings, repositorySettings });
   await started.primary.query('create table t (n int)');
   return started;
 }
@@ -146,45 +159,55 @@ describe('timelines', () => {
     expect(dry.ended.stdout).toContain(`backup    ${backup}`);
   }, 600_000); // four recoveries
 
-  it('is not poisoned by the history of nobody', async () => {
-    const started = await startPrimary();
-    const { repository, primary } = started;
-    await pushBackup({ repository, primary });
-    await archiveRow(primary, 1);
-    const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
-    writeFileSync(history, `1\t${await lsnOf(primary)}\tno recovery target specified\n`);
-    giveAway(history);
-    const pushed = await repository.run('wal-push', ['pg_wal/00000009.history'], { cwd: primary.dataDirectory });
-    expect(pushed).toMatchObject({ code: 0 });
-    rmSync(history);
-    await archiveRow(primary, 2);
-    const { copy, ended } = await restore(started);
-    expect(ended).toMatchObject({ code: 0 });
-    await copy.open();
-    expect(await rowsOf(copy)).toBe('1 2');
-    expect(settingsOf(copy).recovery_target_timeline).toBe('1');
-    const { stdout } = await repository.run('wal-t', ['windows'], { env });
-    expect(stdout).toMatch(/^timeline 1 \(restored to unless another is asked for\)$/m);
-  });
+  describe('of a primary alone', () => {
+    let started: SharedPrimary;
+    /** After row 1, before row 2. */
+    let fork: string;
+    beforeAll(async () => {
+      started = await startSharedPrimary({ repositorySettings });
+      const { primary } = started;
+      await primary.query('create table t (n int)');
+      await pushBackup(started);
+      await archiveRow(primary, 1);
+      fork = await lsnOf(primary);
+      await archiveRow(primary, 2);
+    });
+    afterAll(() => started?.remove());
 
-  it('makes a standby that then streams', async () => {
-    const started = await startPrimary();
-    const { repository, primary } = started;
-    await pushBackup({ repository, primary });
-    await archiveRow(primary, 1);
-    const conninfo = `host=${primary.folder} user=postgres application_name='it\\'s one'`;
-    const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
-    expect(ended).toMatchObject({ code: 0 });
-    expect(existsSync(join(copy.dataDirectory, 'standby.signal'))).toBe(true);
-    expect(settingsOf(copy).recovery_target_timeline).toBe('latest'); // it has to follow promotions
-    const told = await restore(started, ['--standby', '--target-timeline', '1', '--dry-run']);
-    expect(told.ended.stdout).toContain(`recovery_target_timeline = '1'`);
-    expect(told.ended.stderr).toContain('it stays on timeline 1, and follows no promotion');
-    await copy.start();
-    await insertRow(primary, 2); // in a segment that is not archived
-    await waitFor('row 2 to be streamed', async () => (await rowsOf(copy)) === '1 2');
-    expect(await copy.value('select status from pg_stat_wal_receiver')).toBe('streaming');
-    expect(await copy.value('select pg_is_in_recovery()')).toBe('true');
+    it('is not poisoned by the history of nobody', async () => {
+      const own = withCopy(started, repositorySettings);
+      const { repository, primary } = own;
+      const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
+      writeFileSync(history, `1\t${fork}\tno recovery target specified\n`);
+      giveAway(history);
+      const pushed = await repository.run('wal-push', ['pg_wal/00000009.history'], { cwd: primary.dataDirectory });
+      rmSync(history);
+      expect(pushed).toMatchObject({ code: 0 });
+      const { copy, ended } = await restore(own);
+      expect(ended).toMatchObject({ code: 0 });
+      await copy.open();
+      expect(await rowsOf(copy)).toBe('1 2');
+      expect(settingsOf(copy).recovery_target_timeline).toBe('1');
+      const { stdout } = await repository.run('wal-t', ['windows'], { env });
+      expect(stdout).toMatch(/^timeline 1 \(restored to unless another is asked for\)$/m);
+    });
+
+    it('makes a standby that then streams', async () => {
+      const { primary } = started;
+      const conninfo = `host=${primary.folder} user=postgres application_name='it\\'s one'`;
+      const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
+      expect(ended).toMatchObject({ code: 0 });
+      expect(existsSync(join(copy.dataDirectory, 'standby.signal'))).toBe(true);
+      expect(settingsOf(copy).recovery_target_timeline).toBe('latest'); // it has to follow promotions
+      const told = await restore(started, ['--standby', '--target-timeline', '1', '--dry-run']);
+      expect(told.ended.stdout).toContain(`recovery_target_timeline = '1'`);
+      expect(told.ended.stderr).toContain('it stays on timeline 1, and follows no promotion');
+      await copy.start();
+      await insertRow(primary, 3); // in a segment that is not archived
+      await waitFor('row 3 to be streamed', async () => (await rowsOf(copy)) === '1 2 3');
+      expect(await copy.value('select status from pg_stat_wal_receiver')).toBe('streaming');
+      expect(await copy.value('select pg_is_in_recovery()')).toBe('true');
+    });
   });
 });
 
