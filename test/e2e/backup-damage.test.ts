@@ -277,7 +277,7 @@ beforeAll(async () => {
   subjects.set('encrypted', await makeSubject(encrypted, {}));
   subjects.set('plain, of an increment', await makeSubject({}, { isIncrement: true }));
   subjects.set('encrypted, of an increment', await makeSubject(encrypted, { isIncrement: true }));
-}, 240_000);
+}, 600_000);
 
 afterAll(() => folders.forEach(removeFolder));
 

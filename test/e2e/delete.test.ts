@@ -43,6 +43,8 @@ vi.mock(import('../../src/limits.ts'), async (original) =>
   (await import('../support/short-pauses.ts')).withShortPauses(await original()),
 );
 
+vi.setConfig({ hookTimeout: 400_000 }); // many backups in each
+
 const torture = process.env.TORTURE === '1';
 const env = { PGUSER: 'postgres', WALT_WORKERS: '1' };
 const history = 'wal/history/00000002.history';
@@ -140,7 +142,7 @@ async function list(repository: TestRepository): Promise<BackupRow[]> {
 
 /** For commands in this process that look at what another one has done; they leave nothing. */
 function lookingContext(repository: TestRepository) {
-  const storage = new FileStorage(repository.root, { idleMs: 10_000, requestMs: 10_000 });
+  const storage = new FileStorage(repository.root, { idleMs: 60_000, requestMs: 60_000 });
   const readOnly: Storage = {
     url: storage.url,
     get: storage.get.bind(storage),

@@ -24,7 +24,7 @@ import { run } from '../support/run.ts';
 import { waitFor } from '../support/wait.ts';
 import { changeCommits } from '../support/wal-times.ts';
 
-vi.setConfig({ testTimeout: 400_000 }); // several restores each
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 }); // several restores each, or many segments
 
 const repositorySettings = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms', WALT_WAL_FETCH_TIMEOUT: '300ms' };
 
