@@ -36,4 +36,4 @@ it('installs without development packages over a built tree', () => {
   expect(npm.status, npm.stderr).toBe(0);
   const version = spawnSync(join(folder, 'bin/wal-t'), ['--version'], { encoding: 'utf8' });
   expect(version.stdout.trim()).toBe(JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8')).version);
-});
+}, 600_000); // npm may have to fetch

@@ -204,7 +204,7 @@ async function makeOriginal(root: string, stale?: Backup): Promise<void> {
 
 type Work = (place: Place, storage: Storage) => Promise<unknown>;
 
-/** Stops `work` before its request 1, 2, 3 … while `meanwhile` runs through. @returns how many requests it had. */
+/** Stops `work` before its request 1, 2, 3 …, or each `stride`th, while `meanwhile` runs through. @returns how many requests it had, at least. */
 async function atEveryRequest(
   original: string,
   work: Work,
@@ -248,12 +248,25 @@ const newer = idOf(7, '0000000c');
 const increment = idOf(7, '0000000e').replace('-full-', '-incr-');
 const deletes: Work = (place, storage) => place.delete(storage);
 
-describe.each<[string, Backup, number]>([
-  ['of a primary', { id: newer, segment: 7 }, 7],
-  ['of a standby, whose WAL begins before that of the newest', { id: idOf(3, '0000000d'), segment: 3 }, 2],
-  ['that was silent for so long that its lease is dead', { id: newer, segment: 7, isStale: true }, 7],
-  ['that is an increment of the one that goes', { id: increment, segment: 7, parent: old }, 7],
-])('H27: a backup %s', (_what, backup, stride) => {
+// an increment is stopped before each of its requests below
+describe.each<[string, Backup, { readonly pushing: number; readonly deleting: number }]>([
+  ['of a primary', { id: newer, segment: 7 }, { pushing: 1, deleting: 7 }],
+  [
+    'of a standby, whose WAL begins before that of the newest',
+    { id: idOf(3, '0000000d'), segment: 3 },
+    { pushing: 2, deleting: 5 },
+  ],
+  [
+    'that was silent for so long that its lease is dead',
+    { id: newer, segment: 7, isStale: true },
+    { pushing: 1, deleting: 11 },
+  ],
+  [
+    'that is an increment of the one that goes',
+    { id: increment, segment: 7, parent: old },
+    { pushing: 3, deleting: 11 },
+  ],
+])('H27: a backup %s', (_what, backup, strides) => {
   const pushes: Work = (place, storage) => push(place.archive(storage), backup);
   const pairs: [string, Work, Work, number][] = [
     ['is stopped and a deletion runs through', pushes, deletes, 5],
@@ -261,7 +274,8 @@ describe.each<[string, Backup, number]>([
   ];
   it.each(pairs)('counts only when all that it needs is there: %s', async (_how, stopped, meanwhile, requests) => {
     const root = await original(backup.isStale === true ? backup : undefined);
-    const count = await atEveryRequest(root, stopped, stopped === pushes ? 1 : stride, async (place, { end }) => {
+    const stride = stopped === pushes ? strides.pushing : strides.deleting;
+    const count = await atEveryRequest(root, stopped, stride, async (place, { end }) => {
       const first = await meanwhile(place, place.storage).catch((error: unknown) => error);
       await place.confirmed();
       const second = await end();
@@ -278,7 +292,7 @@ describe('H27: a backup of a primary', () => {
     await atEveryRequest(
       await original(),
       (place, storage) => push(place.archive(storage), { id: newer, segment: 7 }),
-      2,
+      3,
       async (place, { end }) => {
         await place.delete();
         expect(await end()).toBeUndefined();
@@ -316,7 +330,7 @@ describe('H27: an increment', () => {
 });
 
 it('is gone on with by the next deletion, wherever one has died', async () => {
-  const count = await atEveryRequest(await original(), deletes, 8, async (place) => {
+  const count = await atEveryRequest(await original(), deletes, 11, async (place) => {
     expect(await place.confirmed()).toContain(kept);
     await place.buryPlans();
     await place.expectMended();
@@ -327,7 +341,7 @@ it('is gone on with by the next deletion, wherever one has died', async () => {
 });
 
 it('leaves the work to one of two deletions, and never harms', async () => {
-  await atEveryRequest(await original(), deletes, 8, async (place, { end }) => {
+  await atEveryRequest(await original(), deletes, 11, async (place, { end }) => {
     const outcomes = [await place.delete().catch((error: unknown) => error), await end()];
     for (const outcome of outcomes) expect(outcome).toSatisfy(isExpected);
     expect(await place.confirmed()).toContain(kept);
@@ -342,7 +356,7 @@ it('takes no backup that was pinned with success meanwhile', async () => {
     [deletes, pins],
     [pins, deletes],
   ] as const) {
-    await atEveryRequest(await original(), stopped, stopped === pins ? 2 : 9, async (place, { end }) => {
+    await atEveryRequest(await original(), stopped, stopped === pins ? 2 : 13, async (place, { end }) => {
       const outcomes = [await meanwhile(place, place.storage).catch((error: unknown) => error), await end()];
       const pinning = outcomes[stopped === pins ? 1 : 0];
       if (pinning instanceof Error)

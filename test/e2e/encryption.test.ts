@@ -9,6 +9,7 @@ import { looksLikeAge } from '../../src/codec/age.ts';
 import { formatRecipient, generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
 import { sealObject } from '../../src/codec/object.ts';
+import { limits } from '../../src/limits.ts';
 import { parseWalFileName } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { giveAway } from '../support/account.ts';
@@ -21,6 +22,7 @@ import { hasTool } from '../support/tools.ts';
 
 const [first, second, third] = ['000000010000000000000001', '000000010000000000000002', '000000010000000000000003'];
 const mebibyte = 1024 * 1024;
+const isTorture = process.env.TORTURE === '1';
 const target = 'pg_wal/RECOVERYXLOG';
 
 interface KeyFile {
@@ -31,8 +33,9 @@ interface KeyFile {
 }
 
 let folder: string;
-/** A repository with nothing in it, copied for each host. */
+/** A repository with nothing in it, and one with the first segment, encrypted to Alice: copied for each host. */
 let template: string;
+let encrypted: string;
 let alice: KeyFile;
 let bob: KeyFile;
 let authPath: string;
@@ -44,6 +47,12 @@ beforeAll(async () => {
   [alice, bob] = [await keygen('alice'), await keygen('bob')];
   authPath = join(folder, 'auth');
   await walT('wal-t', ['keygen', '--auth', '-o', authPath]);
+  encrypted = join(folder, 'encrypted');
+  spawnSync('cp', ['-a', template, encrypted]);
+  const repository = new TestRepository({ folder, root: encrypted, settings: pushing() });
+  const cwd = join(folder, 'data');
+  const path = makeDataDirectory(cwd)(first, makeSegment(first));
+  expect(await repository.run('wal-push', [path, first], { cwd })).toMatchObject(done);
 });
 
 afterAll(() => removeFolder(folder));
@@ -66,8 +75,8 @@ class Host {
   readonly data = join(this.repository.folder, 'data');
   readonly write = makeDataDirectory(this.data);
 
-  constructor(settings: Settings) {
-    spawnSync('cp', ['-a', template, this.repository.root]);
+  constructor(settings: Settings, from = template) {
+    spawnSync('cp', ['-a', from, this.repository.root]);
     this.set(settings);
   }
 
@@ -140,9 +149,9 @@ describe('a host with recipients only', () => {
   });
 
   it.each([
-    ['', (settings: Settings) => settings],
-    [' and an authentication key', authentic],
-  ])('pushes again, refuses other content, and finds a damaged length%s', async (_what, more) => {
+    ['', (settings: Settings) => settings, 4],
+    [' and an authentication key', authentic, 1],
+  ])('pushes again, refuses other content, and finds a damaged length%s', async (_what, more, damages) => {
     const host = new Host(more(pushing()));
     expect(await host.push(first)).toMatchObject(done);
     const object = host.object(first);
@@ -154,12 +163,12 @@ describe('a host with recipients only', () => {
     expect(host.object(first).equals(object)).toBe(true);
     const rows: readonly (readonly [Buffer, string])[] = [
       [object.subarray(0, -1), 'the object is truncated'],
-      [object.subarray(0, 500), 'the object is truncated'],
       [object.subarray(0, 100), 'ends too early'],
       [Buffer.alloc(0), 'the object is empty'],
       [Buffer.concat([object, Buffer.alloc(1)]), 'bytes follow after the object'],
+      [object.subarray(0, 500), 'the object is truncated'],
     ];
-    for (const [damaged, message] of rows) {
+    for (const [damaged, message] of isTorture ? rows : rows.slice(0, damages)) {
       host.replace(first, damaged);
       expect(await host.push(first)).toMatchObject({ code: 6, stderr: expect.stringContaining(message) });
       expect(host.object(first).equals(damaged)).toBe(true);
@@ -177,8 +186,7 @@ describe('a host with recipients only', () => {
   });
 
   it('cannot fetch, and says so at once: 200 in archive recovery, 3 under standby.signal', async () => {
-    const host = new Host(pushing());
-    await host.push(first);
+    const host = new Host(pushing(), encrypted);
     const patient = { WALT_WAL_FETCH_TIMEOUT: '1h', WALT_WAL_FETCH_STANDBY_TIMEOUT: '1h' };
     for (const settings of [{ ...pushing(), ...patient }, patient]) {
       host.set(settings);
@@ -212,7 +220,8 @@ describe('a host with recipients only', () => {
 
   it('stores a segment that is too large to be held, encrypted and whole', async () => {
     const host = new Host({ ...pushing(), WALT_COMPRESSION_LEVEL: '1' });
-    const content = makeSegment(first, { sizeBytes: 128 * mebibyte, fill: 'random' });
+    // zstd makes it a little longer than it is, and that is too long
+    const content = makeSegment(first, { sizeBytes: limits.heldBytes, fill: 'random' });
     makeDataDirectory(host.data); // its control file is of smaller segments, which nobody compares
     expect(await host.push(first, content)).toMatchObject(done);
     expect(host.object(first).length).toBeGreaterThan(content.length);
@@ -224,35 +233,38 @@ describe('a host with recipients only', () => {
 
 describe('a host with an identity', () => {
   it('reads over a rotation: the old identity for old objects, the new one for new', async () => {
-    const host = new Host(pushing());
-    await host.push(first);
+    const host = new Host(pushing(), encrypted);
     await host.set({ WALT_AGE_RECIPIENTS: `${alice.recipient}, ${bob.recipient}` }).push(second);
     await host.set({ WALT_AGE_RECIPIENTS: bob.recipient }).push(third);
     const both = join(host.repository.folder, 'both');
     writeFileSync(both, `${alice.text}\n${bob.text}`);
     giveAway(both);
     const inline = [alice, bob].map(({ text }) => /AGE-\S+/.exec(text)?.[0]).join(' ');
-    const rows: readonly (readonly [Settings, readonly number[]])[] = [
-      [{ WALT_AGE_IDENTITY_FILE: alice.path }, [0, 0, 200]],
-      [{ WALT_AGE_IDENTITY_FILE: bob.path }, [200, 0, 0]],
-      [{ WALT_AGE_IDENTITY_FILE: `${alice.path}, ${bob.path}` }, [0, 0, 0]],
-      [{ WALT_AGE_IDENTITY_FILE: both }, [0, 0, 0]],
-      [{ WALT_AGE_IDENTITY: inline }, [0, 0, 0]],
+    type Codes = Readonly<Record<string, number>>;
+    const rows: readonly (readonly [Settings, Codes])[] = [
+      [{ WALT_AGE_IDENTITY_FILE: alice.path }, { [first]: 0, [second]: 0, [third]: 200 }],
+      [{ WALT_AGE_IDENTITY_FILE: bob.path }, { [first]: 200, [second]: 0, [third]: 0 }],
+      // what either of the two opens has been opened
+      [{ WALT_AGE_IDENTITY_FILE: `${alice.path}, ${bob.path}` }, { [first]: 0, [third]: 0 }],
+      [{ WALT_AGE_IDENTITY_FILE: both }, { [first]: 0, [third]: 0 }],
+      [{ WALT_AGE_IDENTITY: inline }, { [first]: 0, [third]: 0 }],
     ];
     for (const [settings, codes] of rows) {
       host.set(settings);
-      const ended = [await host.fetch(first), await host.fetch(second), await host.fetch(third)];
-      expect(ended.map(({ code }) => code)).toEqual(codes);
-      for (const { code, stderr } of ended) expect(stderr).toContain(code === 0 ? '' : 'no identity fits');
+      for (const [name, expected] of Object.entries(codes)) {
+        const { code, stderr } = await host.fetch(name);
+        expect([name, code]).toEqual([name, expected]);
+        expect(stderr).toContain(code === 0 ? '' : 'no identity fits');
+      }
     }
     expect(host.delivered?.equals(makeSegment(third))).toBe(true);
   });
 
   it('H1: proves the end and finds a hole in what is encrypted, and delivers what a promotion left', async () => {
-    const host = new Host(pushing());
+    const host = new Host(pushing(), encrypted);
     const partial = `${third}.partial`;
     const history = Buffer.from('1\t0/380000\tno recovery target specified\n');
-    for (const name of [first, second]) await host.push(name);
+    await host.push(second);
     host.set(reading());
     expect((await host.fetch(third)).code).toBe(1);
     expect((await host.fetch('00000002.history')).code).toBe(1);
@@ -268,12 +280,12 @@ describe('a host with an identity', () => {
     expect(blind).toMatchObject({ code: 200, stderr: expect.stringContaining('no identity is set') });
   });
 
-  it('refuses each of 200 objects with one bit flipped', async () => {
-    const host = new Host(pushing());
-    await host.push(first);
+  it('refuses each of many objects with one bit flipped', async () => {
+    const host = new Host(pushing(), encrypted);
     const object = host.object(first);
     const random = seededRandom(200);
-    const bits = Array.from({ length: 200 }, (_, n) => random(n < 100 ? 8 * 600 : 8 * object.length));
+    const count = isTorture ? 200 : 80;
+    const bits = Array.from({ length: count }, (_, n) => random(n < count / 2 ? 8 * 600 : 8 * object.length));
     let refused = 0;
     for (const [n, bit] of bits.entries()) {
       const changed = Buffer.from(object);
@@ -292,7 +304,7 @@ describe('a host with an identity', () => {
       expect([bit, (await host.set(reading()).fetch(first)).code]).toEqual([bit, 200]);
       expect(host.delivered).toBeUndefined();
     }
-    expect(refused).toBe(200);
+    expect(refused).toBe(count);
     host.replace(first, object);
     expect(await host.fetch(first)).toMatchObject(done);
   });
@@ -322,6 +334,8 @@ describe('a host with an identity', () => {
 describe('bad input', () => {
   interface Row {
     readonly name: string;
+    /** Another row is refused by the same code. */
+    readonly isAlike?: boolean;
     readonly settings: (file: (text: string, mode?: number) => string) => Settings;
     readonly code: number;
     readonly error: RegExp;
@@ -331,6 +345,7 @@ describe('bad input', () => {
   const pushRows: readonly Row[] = [
     {
       name: 'a recipient malformed',
+      isAlike: true,
       settings: () => ({ WALT_AGE_RECIPIENTS: malformed }),
       code: 3,
       error: /error: WALT_AGE_RECIPIENTS: an age recipient is malformed\n.*detail: key 1\n.*hint: A recipient is/,
@@ -349,6 +364,7 @@ describe('bad input', () => {
     },
     {
       name: 'a plugin’s recipient',
+      isAlike: true,
       settings: () => ({
         WALT_AGE_RECIPIENTS: 'age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t',
       }),
@@ -369,24 +385,28 @@ describe('bad input', () => {
     },
     {
       name: 'a file of recipients that is missing',
+      isAlike: true,
       settings: () => ({ WALT_AGE_RECIPIENTS_FILE: '/nowhere/recipients' }),
       code: 3,
       error: /error: could not read WALT_AGE_RECIPIENTS_FILE "\/nowhere\/recipients": no such file or directory\n/,
     },
     {
       name: 'a file of recipients that may not be read',
+      isAlike: true,
       settings: (file) => ({ WALT_AGE_RECIPIENTS_FILE: file(alice.recipient, 0) }),
       code: 3,
       error: /error: could not read WALT_AGE_RECIPIENTS_FILE ".*": permission denied\n/,
     },
     {
       name: 'a folder of recipients',
+      isAlike: true,
       settings: () => ({ WALT_AGE_RECIPIENTS_FILE: '/tmp' }),
       code: 3,
       error: /error: could not read WALT_AGE_RECIPIENTS_FILE "\/tmp": is a directory\n/,
     },
     {
       name: 'a file of recipients that is empty',
+      isAlike: true,
       settings: (file) => ({ WALT_AGE_RECIPIENTS_FILE: file('') }),
       code: 3,
       error: /error: WALT_AGE_RECIPIENTS_FILE ".*" holds no key\n/,
@@ -416,8 +436,9 @@ describe('bad input', () => {
       error: /error: could not read WALT_AUTH_KEY_FILE "\/nowhere\/key": no such file/,
     },
     ...['', '# nothing\n', 'x'.repeat(64), '0'.repeat(63), '0'.repeat(66), `${'0'.repeat(64)}\n${'1'.repeat(64)}`].map(
-      (text): Row => ({
+      (text, index): Row => ({
         name: `an authentication key ${JSON.stringify(text).slice(0, 12)}… of ${text.length} characters`,
+        isAlike: index < 4,
         settings: (file) => ({ ...pushing(), WALT_AUTH_KEY_FILE: file(text) }),
         code: 3,
         error: /error: WALT_AUTH_KEY_FILE ".*" holds no authentication key\n.*hint: .*keygen --auth/,
@@ -425,7 +446,9 @@ describe('bad input', () => {
     ),
   ];
 
-  it.each(pushRows)('of a push stores nothing: $name', async ({ settings, code, error }) => {
+  const inSuite = ({ isAlike = false }: Row) => isTorture || !isAlike;
+
+  it.each(pushRows.filter(inSuite))('of a push stores nothing: $name', async ({ settings, code, error }) => {
     const host = new Host({});
     const before = host.repository.files();
     host.set(settings(fileMaker(host)));
@@ -453,6 +476,7 @@ describe('bad input', () => {
     },
     {
       name: 'a post-quantum identity',
+      isAlike: true,
       settings: () => ({
         WALT_AGE_IDENTITY: 'AGE-SECRET-KEY-PQ-1HZLGZUPT4ETPKDEV8HSGFDCYZ4E522W0A7PU2LHT8EH9W6YLNC3SW78XKG',
       }),
@@ -467,12 +491,14 @@ describe('bad input', () => {
     },
     {
       name: 'a file of identities that may not be read',
+      isAlike: true,
       settings: (file) => ({ WALT_AGE_IDENTITY_FILE: file(alice.text, 0) }),
       code: 200,
       error: /error: could not read WALT_AGE_IDENTITY_FILE ".*": permission denied\n/,
     },
     {
       name: 'a file of identities that is empty',
+      isAlike: true,
       settings: (file) => ({ WALT_AGE_IDENTITY_FILE: file('\n# empty\n') }),
       code: 200,
       error: /error: WALT_AGE_IDENTITY_FILE ".*" holds no key\n/,
@@ -507,29 +533,27 @@ describe('bad input', () => {
     },
   ];
 
-  it.each(fetchRows)('of a fetch delivers nothing: $name', async ({ prepare, settings, code, error }) => {
-    const host = new Host(pushing());
-    await host.push(first);
-    await prepare?.(host);
-    host.set(settings(fileMaker(host)));
-    const ended = await host.fetch(prepare === undefined ? first : second);
-    expect(ended).toMatchObject({ code, stdout: '', stderr: expect.stringMatching(error) });
-    expect(host.delivered).toBeUndefined();
-    expectNoSecret(ended);
-  });
+  it.each(fetchRows.filter(inSuite))(
+    'of a fetch delivers nothing: $name',
+    async ({ prepare, settings, code, error }) => {
+      const host = new Host(pushing(), encrypted);
+      await prepare?.(host);
+      host.set(settings(fileMaker(host)));
+      const ended = await host.fetch(prepare === undefined ? first : second);
+      expect(ended).toMatchObject({ code, stdout: '', stderr: expect.stringMatching(error) });
+      expect(host.delivered).toBeUndefined();
+      expectNoSecret(ended);
+    },
+  );
 
   it('H44: is lifted for what is from before encryption was turned on, and for nothing else', async () => {
     const host = new Host({});
     await host.push(first);
     await host.set(pushing()).push(second);
-    for (const [value, code] of [
-      ['0', 200],
-      ['1', 0],
-    ] as const) {
-      host.set({ ...reading(), WALT_READ_PLAINTEXT: value });
-      expect([value, (await host.fetch(first)).code]).toEqual([value, code]);
-      expect([value, (await host.fetch(second)).code]).toEqual([value, 0]);
-    }
+    host.set({ ...reading(), WALT_READ_PLAINTEXT: '0' });
+    expect((await host.fetch(first)).code).toBe(200);
+    host.set({ ...reading(), WALT_READ_PLAINTEXT: '1' });
+    for (const name of [first, second]) expect([name, (await host.fetch(name)).code]).toEqual([name, 0]);
     host.set({ ...authentic(reading()), WALT_READ_PLAINTEXT: '1' });
     expect(await host.fetch(first)).toMatchObject({ code: 200, stderr: expect.stringContaining('not authentic') });
   });
@@ -575,14 +599,15 @@ it('shows no secret among the settings', async () => {
   const host = new Host({});
   const secret = generateIdentity();
   host.set({ ...pushing(), WALT_AGE_IDENTITY: secret, AWS_SECRET_ACCESS_KEY: 'very-secret' });
+  let shown = '';
   for (const words of [['config'], ['config', '--json']]) {
     const { code, stdout, stderr } = await host.repository.run('wal-t', words);
     expect([code, stderr]).toEqual([0, '']);
     for (const text of [secret, alice.recipient, 'very-secret']) expect(stdout).not.toContain(text);
     expect(stdout.match(/\*\*\*/g)).toHaveLength(3);
+    shown = stdout;
   }
-  const json = (await host.repository.run('wal-t', ['config', '--json'])).stdout;
-  expect(JSON.parse(json)).toContainEqual(expect.objectContaining({ name: 'WALT_AGE_IDENTITY', value: '***' }));
+  expect(JSON.parse(shown)).toContainEqual(expect.objectContaining({ name: 'WALT_AGE_IDENTITY', value: '***' }));
 });
 
 describe('keygen', () => {
@@ -610,9 +635,8 @@ describe('keygen', () => {
     writeFileSync(path, readFileSync(path, 'utf8').replaceAll('\n', '\r\n'));
     chmodSync(path, 0o600);
     giveAway(path);
-    const host = new Host(pushing());
-    await host.push(first);
-    expect(await host.set({ WALT_AGE_IDENTITY_FILE: path }).fetch(first)).toMatchObject(done);
+    const host = new Host({ WALT_AGE_IDENTITY_FILE: path }, encrypted);
+    expect(await host.fetch(first)).toMatchObject(done);
   });
 
   it.each([['keygen'], ['keygen --auth']])(
@@ -630,16 +654,14 @@ describe('keygen', () => {
         stderr: expect.stringMatching(/error: could not write ".*".*\n.*hint: A key is never overwritten/),
       });
       expect(readFileSync(path, 'utf8')).toBe(text);
-      expect((await walT('wal-t', [...words.split(' '), '-o', `${path}/x`])).code).toBe(9);
+      if (words === 'keygen') expect((await walT('wal-t', ['keygen', '-o', `${path}/x`])).code).toBe(9);
     },
   );
 
-  it('--auth makes 32 random bytes, which are understood', async () => {
+  it('--auth makes 32 random bytes', async () => {
     const [one, two] = [(await walT('wal-t', ['keygen', '--auth'])).stdout, readFileSync(authPath, 'utf8')];
     for (const text of [one, two]) expect(text).toMatch(/^# created: .*\n# .*WALT_AUTH_KEY_FILE\n[0-9a-f]{64}\n$/);
     expect(one.slice(-65)).not.toBe(two.slice(-65));
-    const host = new Host(authentic(pushing()));
-    expect(await host.push(first)).toMatchObject(done);
-    expect(await host.set(authentic(reading())).fetch(first)).toMatchObject(done);
+    // the second is what the hosts above have pushed and fetched with
   });
 });

@@ -22,11 +22,14 @@ import { type Ended, run, walT } from '../support/run.ts';
 import { hasTool } from '../support/tools.ts';
 
 const hasTools = ['age', 'zstd', 'tar'].map(hasTool).every(Boolean);
-const shells = [
-  { shell: 'sh', words: [], encrypted: true },
+const isTorture = process.env.TORTURE === '1';
+const allShells = [
   { shell: 'dash', words: [], encrypted: false },
   { shell: 'busybox', words: ['sh'], encrypted: true },
+  { shell: 'sh', words: [], encrypted: true },
 ].filter(({ shell }) => hasTool(shell));
+/** One with encryption, one without: `sh` itself is one of the others, as a rule. */
+const shells = isTorture || allShells.length < 3 ? allShells : allShells.slice(0, 2);
 
 describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
   let folder: string;
@@ -48,7 +51,7 @@ describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
     await walT('wal-t', ['keygen', '-o', identity]);
     const recipient = /age1[0-9a-z]+/.exec(readFileSync(identity, 'utf8'))?.[0] ?? '';
     repository = await new TestRepository({ folder, settings: { WALT_AGE_RECIPIENTS: recipient } }).init();
-    server = PostgresServer.create({ major: 17, settings: repository.serverSettings });
+    server = PostgresServer.create({ major: 17, isSmall: true, settings: repository.serverSettings });
     tablespace = join(server.folder, 'table space');
     mkdirSync(tablespace);
     giveAway(tablespace);
@@ -128,12 +131,7 @@ describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
 
   const parts = (archive: string) => join(archive, 'part', backup);
 
-  it.each<{ what: string; says: string; damage: (archive: string) => void }>([
-    {
-      what: 'its first part missing',
-      says: 'part 1 of backup .* is missing',
-      damage: (archive) => rmSync(join(parts(archive), '0000001')),
-    },
+  const damages: readonly { what: string; says: string; damage: (archive: string) => void }[] = [
     {
       what: 'its last part missing',
       says: 'the last part of backup .* is missing',
@@ -145,11 +143,6 @@ describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
       damage: (archive) => renameSync(join(parts(archive), '0000002'), join(parts(archive), '0000003')),
     },
     {
-      what: 'a part cut off',
-      says: '0000001" could not be decoded',
-      damage: (archive) => truncateSync(join(parts(archive), '0000001'), 1_000_000),
-    },
-    {
       what: 'a part with a wrong byte',
       says: '0000001" could not be decoded',
       damage: (archive) => flipByte(join(parts(archive), '0000001')),
@@ -159,16 +152,32 @@ describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
       says: 'was never confirmed',
       damage: (archive) => rmSync(join(archive, 'lease', backup, 'closed')),
     },
-  ])('makes no cluster of a backup with $what', async ({ says, damage }) => {
-    const archive = await copyArchive();
-    damage(archive);
-    const target = join(dirname(archive), 'restored');
-    const moved = join(dirname(archive), 'moved');
-    const { code, stderr } = await restore({ archive, target, words: [identity, `${tablespace}=${moved}`] });
-    expect(stderr).toMatch(new RegExp(`^restore-by-hand: error: .*${says}`, 'm'));
-    expect(code).toBe(1);
-    expect(existsSync(join(target, 'global/pg_control'))).toBe(false);
-  });
+    {
+      what: 'its first part missing',
+      says: 'part 1 of backup .* is missing',
+      damage: (archive) => rmSync(join(parts(archive), '0000001')),
+    },
+    {
+      what: 'a part cut off',
+      says: '0000001" could not be decoded',
+      damage: (archive) => truncateSync(join(parts(archive), '0000001'), 1_000_000),
+    },
+  ];
+
+  // the last two are told as others are
+  it.each(isTorture ? damages : damages.slice(0, -2))(
+    'makes no cluster of a backup with $what',
+    async ({ says, damage }) => {
+      const archive = await copyArchive();
+      damage(archive);
+      const target = join(dirname(archive), 'restored');
+      const moved = join(dirname(archive), 'moved');
+      const { code, stderr } = await restore({ archive, target, words: [identity, `${tablespace}=${moved}`] });
+      expect(stderr).toMatch(new RegExp(`^restore-by-hand: error: .*${says}`, 'm'));
+      expect(code).toBe(1);
+      expect(existsSync(join(target, 'global/pg_control'))).toBe(false);
+    },
+  );
 
   it.each<{ what: string; says: string; words: (target: string) => string[] }>([
     {

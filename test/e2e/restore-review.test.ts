@@ -1,19 +1,30 @@
 /** wal-t restore and windows with a damaged history, a damaged segment, a clock that was set back: what does not depend on it works. */
 import { rmSync, writeFileSync } from 'node:fs';
-import { describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { formatTime } from '../../src/commands/restore/target.ts';
 import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name.ts';
 import { giveAway } from '../support/account.ts';
 import { seal } from '../support/objects.ts';
 import type { PostgresServer } from '../support/postgres.ts';
-import { archiveRow, flipByte, rowsOf } from '../support/recovery.ts';
+import { archiveRow, flipByte, insertRow, rowsOf } from '../support/recovery.ts';
 import type { TestRepository } from '../support/repository.ts';
-import { type Archived, env, keep, pushBackup, restore, rowsAt, startPrimary } from '../support/restoring.ts';
+import {
+  type Archived,
+  env,
+  keep,
+  pushBackup,
+  restore,
+  rowsAt,
+  type SharedPrimary,
+  startPrimary,
+  startSharedPrimary,
+  withCopy,
+} from '../support/restoring.ts';
 import { run } from '../support/run.ts';
 import { waitFor } from '../support/wait.ts';
 import { changeCommits } from '../support/wal-times.ts';
 
-vi.setConfig({ testTimeout: 400_000 }); // several restores each
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 }); // several restores each, or many segments
 
 const repositorySettings = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms', WALT_WAL_FETCH_TIMEOUT: '300ms' };
 
@@ -33,7 +44,7 @@ const windows = ({ repository }: Archived, words: readonly string[] = []) =>
 
 /** Rows 1 and 2 on timeline 1, 3 on timeline 2, whose history is damaged. */
 async function damageHistory() {
-  const started = await startPrimary({ repositorySettings });
+  const started = await startSharedPrimary({ repositorySettings });
   await started.primary.query('create table t (n int)');
   const { repository, primary } = started;
   await pushBackup(started);
@@ -49,8 +60,14 @@ async function damageHistory() {
 }
 
 describe('a damaged history', () => {
+  let started: SharedPrimary;
+  let time: string;
+  beforeAll(async () => {
+    ({ started, time } = await damageHistory());
+  });
+  afterAll(() => started?.remove());
+
   it('H14: is never taken for absent: what may depend on it is refused, and says what to do', async () => {
-    const { started, time } = await damageHistory();
     const listed = await windows(started, ['--at', time]);
     expect(listed.stderr).toContain('00000002.history');
     expect(listed.stdout).toMatch(/^timeline 1$[\s\S]*^ {2}from [\s\S]*^timeline 2$/m);
@@ -75,7 +92,6 @@ describe('a damaged history', () => {
   });
 
   it('H14: stops no recovery along an older timeline, which takes another number at its end', async () => {
-    const { started, time } = await damageHistory();
     expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', time])).toBe('1');
     const { copy } = await restore(started, ['--target-timeline', '1', '--until-hole']);
     await copy.open();
@@ -85,54 +101,55 @@ describe('a damaged history', () => {
   });
 
   it('H14: can be replaced by a sound one, and only then', async () => {
-    const { started } = await damageHistory();
-    const { repository, primary } = started;
+    const own = withCopy(started, repositorySettings);
+    const { repository, primary } = own;
     const setAside = () => repository.run('wal-t', ['wal-set-aside', '00000002.history', '--confirm'], { env });
     expect(await setAside()).toMatchObject({ code: 0 });
     const cwd = primary.dataDirectory;
     expect(await repository.run('wal-push', ['pg_wal/00000002.history'], { cwd, env })).toMatchObject({ code: 0 });
     expect(await setAside()).toMatchObject({ code: 2 });
-    expect(await rowsAt(started)).toBe('1 2 3');
+    expect(await rowsAt(own)).toBe('1 2 3');
   });
 });
 
-describe('a damaged segment', () => {
-  it('is a hole like another: what comes before it can be restored', async () => {
-    const started = await startPrimary({ repositorySettings });
-    await started.primary.query('create table t (n int)');
-    const { repository, primary } = started;
-    await pushBackup(started);
-    await archiveRow(primary, 1);
-    const time = await now(primary);
-    await archiveRow(primary, 2);
-    const last = await archiveRow(primary, 3);
+describe('of twenty segments', () => {
+  /** Gone; each of its rows in a segment, and when it had been committed. */
+  let gone: SharedPrimary;
+  const names: string[] = [];
+  const times: string[] = [];
+  beforeAll(async () => {
+    gone = await startSharedPrimary({ repositorySettings });
+    const { primary } = gone;
+    await primary.query('create table t (n int)');
+    await pushBackup(gone);
+    for (let n = 1; n <= 20; n += 1) {
+      await insertRow(primary, n);
+      times.push(await now(primary));
+      names.push(await primary.switchWal());
+    }
+    await primary.waitUntilAllArchived();
     await primary.stop('SIGQUIT');
-    flipByte(repository.object(last));
+  });
+  afterAll(() => gone?.remove());
+  const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1).join(' ');
+
+  it('a damaged one is a hole like another: what comes before it can be restored', async () => {
+    const started = withCopy(gone, repositorySettings);
+    const last = names[19] ?? '';
+    flipByte(started.repository.object(last));
 
     const listed = await windows(started);
     expect(listed.stdout).toContain(`HOLE "${last}" cannot be read`);
     expect(listed.code).toBe(0);
-    expect(await rowsAt(started, ['--target-time', time])).toBe('1');
+    expect(await rowsAt(started, ['--target-time', times[0] ?? ''])).toBe('1');
     const toEnd = await restore(started);
     expect(toEnd.ended).toMatchObject({ code: 1, stderr: expect.stringContaining(`"${last}" cannot be read`) });
-    expect(await rowsAt(started, ['--until-hole'])).toBe('1 2');
+    expect(await rowsAt(started, ['--until-hole'])).toBe(upTo(19));
   });
-});
 
-describe('a clock that was set back', () => {
-  it('is told of, and what is said beforehand is what PostgreSQL does: it stops at the first transaction that is too late', async () => {
-    const started = await startPrimary({ repositorySettings });
-    await started.primary.query('create table t (n int)');
-    const { repository, primary } = started;
-    await pushBackup(started);
-    const names: string[] = [];
-    const times: string[] = [];
-    for (let n = 1; n <= 20; n += 1) {
-      names.push(await archiveRow(primary, n));
-      times.push(await now(primary));
-    }
-    await primary.waitUntilAllArchived();
-    await primary.stop('SIGQUIT');
+  it('those of a clock that was set back are told of, and what is said beforehand is what PostgreSQL does: it stops at the first transaction that is too late', async () => {
+    const started = withCopy(gone, repositorySettings);
+    const { repository } = started;
     const hour = 3_600_000_000n;
     for (const name of names.slice(4, 8)) await rewrite(repository, name, (time) => time + hour); // rows 5 to 8, an hour ahead
     const time = times[14] ?? '';
@@ -148,23 +165,17 @@ describe('a clock that was set back', () => {
     expect(late.ended.stdout).not.toContain("recovery_target_time = ''");
   });
 
-  it('may be a millisecond: of two transactions that ended together the later one is written first', async () => {
-    const started = await startPrimary({ repositorySettings });
-    await started.primary.query('create table t (n int)');
-    const { repository, primary } = started;
-    await pushBackup(started);
-    const names: string[] = [];
-    for (let n = 1; n <= 12; n += 1) names.push(await archiveRow(primary, n));
-    await primary.waitUntilAllArchived();
-    await primary.stop('SIGQUIT');
-    let eleventh = 0n;
-    await rewrite(repository, names[10] ?? '', (time) => {
-      eleventh = time;
+  it('those of a clock that was set back by a millisecond: of two transactions that ended together the later one is written first', async () => {
+    const started = withCopy(gone, repositorySettings);
+    const { repository } = started;
+    let last = 0n;
+    await rewrite(repository, names[18] ?? '', (time) => {
+      last = time;
       return time;
     });
-    await rewrite(repository, names[11] ?? '', () => eleventh - 1000n);
-    const target = formatTime(eleventh + 946_684_800_000_000n - 500n); // between the two
-    expect(await rowsAt(started, ['--target-time', target])).toBe('1 2 3 4 5 6 7 8 9 10');
+    await rewrite(repository, names[19] ?? '', () => last - 1000n);
+    const target = formatTime(last + 946_684_800_000_000n - 500n); // between the two
+    expect(await rowsAt(started, ['--target-time', target])).toBe(upTo(18));
   });
 });
 

@@ -1,36 +1,46 @@
 /** wal-t restore where a cluster has been promoted, copied or moved: the right timeline and no foreign row, and nothing of the old host is believed. */
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { giveAway } from '../support/account.ts';
-import { PostgresServer } from '../support/postgres.ts';
+import type { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
-import { TestRepository } from '../support/repository.ts';
-import { env, keep, pushBackup, restore, rowsAt } from '../support/restoring.ts';
+import {
+  type Archived,
+  env,
+  keep,
+  pushBackup,
+  restore,
+  rowsAt,
+  type SharedPrimary,
+  startPrimary as start,
+  startSharedPrimary,
+  withCopy,
+} from '../support/restoring.ts';
 import { waitFor } from '../support/wait.ts';
 
 const torture = process.env.TORTURE === '1';
 
-interface Started {
-  readonly repository: TestRepository;
-  readonly primary: PostgresServer;
-  /** A cold copy of the primary, with an empty table. */
-  readonly base: PostgresServer;
+const repositorySettings = { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' };
+
+/** A primary that archives, with an empty table; all of it goes when the running test ends. */
+async function startPrimary(major = 17, settings: Readonly<Record<string, string>> = {}): Promise<Archived> {
+  const started = await start({ major, settings, repositorySettings });
+  await started.primary.query('create table t (n int)');
+  return started;
 }
 
-/** A primary that archives; all of it goes when the running test ends. */
-async function startPrimary(major = 17, settings: Readonly<Record<string, string>> = {}): Promise<Started> {
-  const repository = await new TestRepository({ settings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '100ms' } }).init();
-  const primary = keep(PostgresServer.create({ major, settings: { ...repository.serverSettings, ...settings } }));
-  await primary.start();
-  await primary.query('create table t (n int)');
+/** A standby of it, not started. */
+async function copyOf(primary: PostgresServer): Promise<PostgresServer> {
   await primary.stop();
-  const base = keep(primary.copy());
+  const standby = keep(primary.copy());
   await primary.start();
-  return { repository, primary, base };
+  standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
+  standby.signal('standby.signal');
+  return standby;
 }
 
-async function expectRefused(started: Started, words: readonly string[], message: RegExp): Promise<void> {
+async function expectRefused(started: Archived, words: readonly string[], message: RegExp): Promise<void> {
   const { copy, ended } = await restore(started, words);
   expect(ended).toMatchObject({ code: 1, stderr: expect.stringMatching(message) });
   expect(existsSync(copy.dataDirectory)).toBe(false);
@@ -75,29 +85,29 @@ describe.each([15, 17, 18].filter((major) => torture || major === 17))('PostgreS
     await primary.waitUntilAllArchived();
     await primary.stop();
 
-    expect(await rowsAt(started)).toBe('1 2 3 4 5 6');
     expect(await rowsAt(started, ['--backup', first])).toBe('1 2 3 4 5 6');
     expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 2 3 4 5');
     expect(await rowsAt(started, ['--target-timeline', '1'])).toBe('1 2 3');
     expect(await rowsAt(started, ['--target-time', between])).toBe('1 2');
-    expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', between])).toBe('1 2');
-    expect(await rowsAt(started, ['--target-time', onSecond])).toBe('1 2 3 4');
+    if (torture) {
+      expect(await rowsAt(started)).toBe('1 2 3 4 5 6');
+      expect(await rowsAt(started, ['--target-timeline', '1', '--target-time', between])).toBe('1 2');
+      expect(await rowsAt(started, ['--target-time', onSecond])).toBe('1 2 3 4');
+    }
     await expectRefused(
       started,
       ['--backup', second, '--target-timeline', '1'],
       new RegExp(`backup ${second} does not lead to timeline 1`),
     );
     await expectRefused(started, ['--backup', second, '--target-time', between], /is before the end of backup/);
-  }, 600_000); // seven recoveries
+  }, 600_000); // up to seven recoveries
 });
 
 describe('timelines', () => {
   it('keeps to the one that went on after an accidental promotion, and tells of the other', async () => {
     const started = await startPrimary();
-    const { repository, primary, base } = started;
-    const standby = base;
-    standby.configure({ primary_conninfo: `host=${primary.folder} user=postgres` });
-    standby.signal('standby.signal');
+    const { repository, primary } = started;
+    const standby = await copyOf(primary);
     await standby.start();
     const backup = await pushBackup({ repository, primary });
     await archiveRow(primary, 1);
@@ -116,7 +126,8 @@ describe('timelines', () => {
     expect(ended.stderr).toContain('--target-timeline 2 follows it');
     await copy.open();
     expect(await rowsOf(copy)).toBe('1 2 3 4');
-    expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 20');
+    // else the standby below has the same rows
+    if (torture) expect(await rowsAt(started, ['--target-timeline', '2'])).toBe('1 20');
     expect(Number(`0x${late.split('/')[1]}`)).toBeGreaterThan(Number(`0x${fork.split('/')[1]}`));
     await expectRefused(
       started,
@@ -148,62 +159,70 @@ describe('timelines', () => {
     expect(dry.ended.stdout).toContain(`backup    ${backup}`);
   }, 600_000); // four recoveries
 
-  it('is not poisoned by the history of nobody', async () => {
-    const started = await startPrimary();
-    const { repository, primary } = started;
-    await pushBackup({ repository, primary });
-    await archiveRow(primary, 1);
-    const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
-    writeFileSync(history, `1\t${await lsnOf(primary)}\tno recovery target specified\n`);
-    giveAway(history);
-    const pushed = await repository.run('wal-push', ['pg_wal/00000009.history'], { cwd: primary.dataDirectory });
-    expect(pushed).toMatchObject({ code: 0 });
-    rmSync(history);
-    await archiveRow(primary, 2);
-    const { copy, ended } = await restore(started);
-    expect(ended).toMatchObject({ code: 0 });
-    await copy.open();
-    expect(await rowsOf(copy)).toBe('1 2');
-    expect(settingsOf(copy).recovery_target_timeline).toBe('1');
-    const { stdout } = await repository.run('wal-t', ['windows'], { env });
-    expect(stdout).toMatch(/^timeline 1 \(restored to unless another is asked for\)$/m);
-  });
+  describe('of a primary alone', () => {
+    let started: SharedPrimary;
+    /** After row 1, before row 2. */
+    let fork: string;
+    beforeAll(async () => {
+      started = await startSharedPrimary({ repositorySettings });
+      const { primary } = started;
+      await primary.query('create table t (n int)');
+      await pushBackup(started);
+      await archiveRow(primary, 1);
+      fork = await lsnOf(primary);
+      await archiveRow(primary, 2);
+    });
+    afterAll(() => started?.remove());
 
-  it('makes a standby that then streams', async () => {
-    const started = await startPrimary();
-    const { repository, primary } = started;
-    await pushBackup({ repository, primary });
-    await archiveRow(primary, 1);
-    const conninfo = `host=${primary.folder} user=postgres application_name='it\\'s one'`;
-    const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
-    expect(ended).toMatchObject({ code: 0 });
-    expect(existsSync(join(copy.dataDirectory, 'standby.signal'))).toBe(true);
-    expect(settingsOf(copy).recovery_target_timeline).toBe('latest'); // it has to follow promotions
-    const told = await restore(started, ['--standby', '--target-timeline', '1', '--dry-run']);
-    expect(told.ended.stdout).toContain(`recovery_target_timeline = '1'`);
-    expect(told.ended.stderr).toContain('it stays on timeline 1, and follows no promotion');
-    await copy.start();
-    await insertRow(primary, 2); // in a segment that is not archived
-    await waitFor('row 2 to be streamed', async () => (await rowsOf(copy)) === '1 2');
-    expect(await copy.value('select status from pg_stat_wal_receiver')).toBe('streaming');
-    expect(await copy.value('select pg_is_in_recovery()')).toBe('true');
+    it('is not poisoned by the history of nobody', async () => {
+      const own = withCopy(started, repositorySettings);
+      const { repository, primary } = own;
+      const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
+      writeFileSync(history, `1\t${fork}\tno recovery target specified\n`);
+      giveAway(history);
+      const pushed = await repository.run('wal-push', ['pg_wal/00000009.history'], { cwd: primary.dataDirectory });
+      rmSync(history);
+      expect(pushed).toMatchObject({ code: 0 });
+      const { copy, ended } = await restore(own);
+      expect(ended).toMatchObject({ code: 0 });
+      await copy.open();
+      expect(await rowsOf(copy)).toBe('1 2');
+      expect(settingsOf(copy).recovery_target_timeline).toBe('1');
+      const { stdout } = await repository.run('wal-t', ['windows'], { env });
+      expect(stdout).toMatch(/^timeline 1 \(restored to unless another is asked for\)$/m);
+    });
+
+    it('makes a standby that then streams', async () => {
+      const { primary } = started;
+      const conninfo = `host=${primary.folder} user=postgres application_name='it\\'s one'`;
+      const { copy, ended } = await restore(started, ['--standby', '--primary-conninfo', conninfo]);
+      expect(ended).toMatchObject({ code: 0 });
+      expect(existsSync(join(copy.dataDirectory, 'standby.signal'))).toBe(true);
+      expect(settingsOf(copy).recovery_target_timeline).toBe('latest'); // it has to follow promotions
+      const told = await restore(started, ['--standby', '--target-timeline', '1', '--dry-run']);
+      expect(told.ended.stdout).toContain(`recovery_target_timeline = '1'`);
+      expect(told.ended.stderr).toContain('it stays on timeline 1, and follows no promotion');
+      await copy.start();
+      await insertRow(primary, 3); // in a segment that is not archived
+      await waitFor('row 3 to be streamed', async () => (await rowsOf(copy)) === '1 2 3');
+      expect(await copy.value('select status from pg_stat_wal_receiver')).toBe('streaming');
+      expect(await copy.value('select pg_is_in_recovery()')).toBe('true');
+    });
   });
 });
 
 describe('what comes along in a backup', () => {
   it('H22: of a standby, and recovery settings left in postgresql.conf, do not count', async () => {
     const started = await startPrimary();
-    const { repository, primary, base } = started;
-    const standby = base;
+    const { repository, primary } = started;
+    const standby = await copyOf(primary);
     standby.configure({
-      primary_conninfo: `host=${primary.folder} user=postgres`,
       recovery_target_timeline: 'latest',
       recovery_target_action: 'shutdown',
       recovery_end_command: 'false',
       archive_cleanup_command: 'false',
       recovery_target_inclusive: 'off',
     });
-    standby.signal('standby.signal');
     await standby.start();
     await standby.query(`alter system set primary_slot_name = 'leaked'`);
     await standby.query(`alter system set recovery_target_name = 'leaked'`);

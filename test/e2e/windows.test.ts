@@ -68,16 +68,23 @@ interface Probe {
   readonly window: ToldWindow;
   /** The rows at both edges. */
   readonly rows: readonly [from: string, to: string];
+  /** Is its beginning that of a window that was asked about before? Then it is asked again under torture alone. */
+  readonly isOldBeginning?: boolean;
   /** What is said just before the window and just behind it, the edges besides. */
   readonly before: string;
   readonly behind: string;
 }
 
 /** Just inside works, just outside is refused with the range that is possible. Behind a last commit one gets to the end (H33). */
-async function expectEdges(started: Archived, { timeline, window, rows, before, behind }: Probe): Promise<void> {
+async function expectEdges(
+  started: Archived,
+  { timeline, window, rows, isOldBeginning = false, before, behind }: Probe,
+): Promise<void> {
   const { from, to, hole } = window;
   const on = ['--target-timeline', `${timeline}`];
-  expect(await restored(started, [...on, ...toLsn(from.lsn), '--target-exclusive'], rowsOf)).toBe(rows[0]);
+  if (torture || !isOldBeginning) {
+    expect(await restored(started, [...on, ...toLsn(from.lsn), '--target-exclusive'], rowsOf)).toBe(rows[0]);
+  }
   expect(await restored(started, [...on, ...toLsn(to.lsn)], rowsOf)).toBe(rows[1]);
   await expectRefused(started, [...on, ...toLsn(from.lsn - 1n)], before);
   await expectRefused(started, [...on, ...toLsn(to.lsn + 1n)], behind, describeEdge(to));
@@ -129,7 +136,8 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s: the edges of', (maj
         behind: 'is behind the end of the archived WAL',
       };
       await expectEdges(started, { ...edges, timeline: 1, window: left, rows: ['null', '1 2'] });
-      await expectEdges(started, { ...edges, timeline: 2, window: through, rows: ['null', '1 2 3 4'] });
+      const rows = ['null', '1 2 3 4'] as const;
+      await expectEdges(started, { ...edges, timeline: 2, window: through, rows, isOldBeginning: true });
       // the last record before the switch point is of both timelines
       const last = ['--target-timeline', '2', ...toLsn(left.to.lsn)];
       expect(await restored(started, last, rowsOf)).toBe('1 2');

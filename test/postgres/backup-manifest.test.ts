@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crc32c } from '@node-rs/crc32';
-import { expect, it, onTestFinished } from 'vitest';
+import { afterAll, expect, it } from 'vitest';
 import { toFilePath } from '../../src/byte-path.ts';
 import { collect } from '../../src/bytes.ts';
 import {
@@ -80,18 +80,18 @@ it.each([
 ])('writes the CRC-32C of %j low byte first', (text, hex) => expect(formatCrc32c(crc32c(text))).toBe(hex));
 
 const algorithms = ['CRC32C', 'SHA224', 'SHA256', 'SHA384', 'SHA512', 'NONE'];
-const servers = [15, 17, 18].flatMap((major) =>
+const manifests = [15, 17, 18].flatMap((major) =>
   (major === 17 ? algorithms : ['CRC32C']).map((name) => ({ major, name })),
 );
 
-it.each(servers)(
+it.each(manifests)(
   'is byte for byte what PostgreSQL $major writes with $name, and of the same sums',
   async ({ major, name }) => {
-    const server = await createServer(major);
+    const server = await runningServer(major);
     const folder = temporaryFolder('backup');
     const theirs = await takeBaseBackup(server, folder, name);
     const { files, options } = takeApart(`${theirs}`, major);
-    expect(files.length).toBeGreaterThan(900);
+    expect(files.length).toBeGreaterThan(300);
     expect(files.some(({ path }) => path === 'odd/\xff"\\')).toBe(true);
     expect(`${await format(files, options)}`).toBe(`${theirs}`);
 
@@ -103,18 +103,26 @@ it.each(servers)(
 
 const pgVerifybackup = '/usr/lib/postgresql/15/bin/pg_verifybackup';
 it.skipIf(!hasTool(pgVerifybackup))("satisfies Debian's pg_verifybackup", async () => {
-  const server = await createServer(15);
-  await server.stop();
-  const files = walk(server.dataDirectory, '');
+  const dataDirectory = join(temporaryFolder(), 'data');
+  await takeBaseBackup(await runningServer(15), dataDirectory);
+  const files = walk(dataDirectory, '').filter(({ path }) => path !== 'backup_manifest');
   const options = { postgresMajor: 15, systemIdentifier: '1', walRanges };
-  writeFileSync(join(server.dataDirectory, 'backup_manifest'), await format(files, options));
-  expect(await run(pgVerifybackup, ['-n', server.dataDirectory])).toMatchObject({ code: 0, stderr: '' });
-  expect(await verifyBackup(server.dataDirectory)).toEqual([]);
+  writeFileSync(join(dataDirectory, 'backup_manifest'), await format(files, options));
+  expect(await run(pgVerifybackup, ['-n', dataDirectory], { asRoot: true })).toMatchObject({ code: 0, stderr: '' });
+  expect(await verifyBackup(dataDirectory)).toEqual([]);
 });
 
-async function createServer(major: number): Promise<PostgresServer> {
-  const server = PostgresServer.create({ major });
-  onTestFinished(() => server.remove());
+/** By their version. */
+const servers = new Map<number, PostgresServer>();
+afterAll(async () => {
+  for (const server of servers.values()) await server.remove();
+});
+
+async function runningServer(major: number): Promise<PostgresServer> {
+  const running = servers.get(major);
+  if (running !== undefined) return running;
+  const server = PostgresServer.create({ major, isSmall: true });
+  servers.set(major, server);
   await server.start();
   await server.query(`copy (select 'x') to program 'mkdir odd; cat > "$(printf "odd/\\377\\"\\\\\\\\")"'`);
   return server;

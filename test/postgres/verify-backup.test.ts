@@ -22,7 +22,7 @@ import { hasTool } from '../support/tools.ts';
 import { takeBaseBackup } from './base-backup.ts';
 
 const debian = '/usr/lib/postgresql/15/bin';
-const odd = Buffer.from('base/1/\xff\xfe', 'latin1');
+const odd = Buffer.from('base/5/\xff\xfe', 'latin1');
 
 interface Backup {
   readonly folder: string;
@@ -35,22 +35,22 @@ type Damage = (backup: Backup) => void;
 
 const damages: readonly (readonly [string, Damage])[] = [
   ['nothing', () => undefined],
-  ['a flip', ({ folder }) => flip(join(folder, 'base/1/1259'))],
+  ['a flip', ({ folder }) => flip(join(folder, 'base/5/1259'))],
   ['a flip in pg_control', ({ folder }) => flip(join(folder, 'global/pg_control'))],
   ['a flip in a tablespace', ({ tablespace }) => flip(findTable(tablespace))],
   ['a flip in a name that is no UTF-8', ({ folder }) => flip(Buffer.concat([Buffer.from(`${folder}/`), odd]))],
-  ['a truncation', ({ folder }) => truncateSync(join(folder, 'base/1/1259'), 8192)],
+  ['a truncation', ({ folder }) => truncateSync(join(folder, 'base/5/1259'), 8192)],
   ['a byte more', ({ folder }) => appendFileSync(join(folder, 'PG_VERSION'), '\n')],
-  ['a file that is missing', ({ folder }) => rmSync(join(folder, 'base/1/1259'))],
+  ['a file that is missing', ({ folder }) => rmSync(join(folder, 'base/5/1259'))],
   ['a missing name that is no UTF-8', ({ folder }) => rmSync(Buffer.concat([Buffer.from(`${folder}/`), odd]))],
-  ['a folder that is missing', ({ folder }) => rmSync(join(folder, 'base/1'), { recursive: true })],
+  ['a folder that is missing', ({ folder }) => rmSync(join(folder, 'base/5'), { recursive: true })],
   ['a tablespace that is missing', ({ tablespace }) => renameSync(tablespace, `${tablespace}x`)],
-  ['a file more', ({ folder }) => writeFileSync(join(folder, 'base/1/9999999'), '')],
+  ['a file more', ({ folder }) => writeFileSync(join(folder, 'base/5/9999999'), '')],
   ['a file more in a tablespace', ({ tablespace }) => writeFileSync(join(tablespace, 'more'), '')],
   ['a pipe more', ({ folder }) => spawnSync('mkfifo', [join(folder, 'pipe')])],
   ['an empty folder more', ({ folder }) => mkdirSync(join(folder, 'more'))],
   ['a dangling link more', ({ folder }) => symlinkSync('nowhere', join(folder, 'link'))],
-  ['two files changed for one another', ({ folder }) => swap(join(folder, 'base/1/1259'), join(folder, 'base/1/1249'))],
+  ['two files changed for one another', ({ folder }) => swap(join(folder, 'base/5/1259'), join(folder, 'base/5/1249'))],
   [
     'files that may differ',
     ({ folder }) => ['standby.signal', 'pg_wal/x'].map((path) => writeFileSync(join(folder, path), '')),
@@ -110,16 +110,16 @@ describe.skipIf(!hasTool(`${debian}/pg_verifybackup`))(
       const folder = temporaryFolder('copy');
       const copy = { folder: join(folder, 'data'), tablespace: join(folder, 'space') };
       copyBackup(backup, copy);
-      writeFileSync(join(copy.folder, 'base/1/more'), '');
-      rmSync(join(copy.folder, 'base/1/1259'));
+      writeFileSync(join(copy.folder, 'base/5/more'), '');
+      rmSync(join(copy.folder, 'base/5/1259'));
       appendFileSync(join(copy.folder, 'PG_VERSION'), 'x');
-      const skip = ['base/1', 'PG_VERSION'];
+      const skip = ['base/5', 'PG_VERSION'];
       const words = skip.flatMap((path) => ['-i', path]);
       expect(await run(`${debian}/pg_verifybackup`, ['-n', ...words, copy.folder], { asRoot: true })).toMatchObject({
         code: 0,
       });
       expect(await verifyBackup(copy.folder, { skip })).toEqual([]);
-      expect(await verifyBackup(copy.folder, { skip: ['base/1', 'PG_VER'] })).toHaveLength(1);
+      expect(await verifyBackup(copy.folder, { skip: ['base/5', 'PG_VER'] })).toHaveLength(1);
     });
   },
 );
@@ -133,7 +133,7 @@ it.each(process.env.TORTURE === '1' ? [17, 18] : [18])(
     const copy = join(folder, 'data');
     expect(await verifyBackup(copy)).toEqual([]);
 
-    const other = PostgresServer.create({ major });
+    const other = PostgresServer.create({ major, isSmall: true });
     onTestFinished(() => other.remove());
     // a CRC over its own CRC is always the same: by their CRC-32C in the manifest, all whole control files of a version are equal
     const control = readFileSync(join(copy, 'global/pg_control'));
@@ -148,7 +148,7 @@ it.each(process.env.TORTURE === '1' ? [17, 18] : [18])(
 
 /** Running, with a tablespace, and with a file whose name is no UTF-8. */
 async function createServer(major: number): Promise<PostgresServer> {
-  const server = PostgresServer.create({ major });
+  const server = PostgresServer.create({ major, isSmall: true });
   const space = join(server.folder, 'space');
   mkdirSync(space, { mode: 0o700 });
   giveAway(space);

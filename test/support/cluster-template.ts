@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { crc32c } from '@node-rs/crc32';
 import { giveAway } from './account.ts';
 
@@ -21,22 +21,32 @@ export interface ClusterKind {
   /** The path of initdb, and its words but for the data directory. */
   readonly initdb: string;
   readonly words: readonly string[];
+  /** With database `postgres` alone: a third of the files. */
+  readonly isSmall?: boolean;
 }
+
+/** In single-user mode, of which each line is a statement. */
+const dropTemplates = `
+update pg_database set datistemplate = false
+drop database template0
+drop database template1
+`;
 
 type Call = (command: string, words: readonly string[]) => void;
 
 /** Makes a cluster in `dataDirectory`, which is not there yet. `call` runs a command as the servers' account. */
-export function makeCluster({ initdb, words }: ClusterKind, dataDirectory: string, call: Call): void {
+export function makeCluster(clusterKind: ClusterKind, dataDirectory: string, call: Call): void {
+  const { initdb, words, isSmall = false } = clusterKind;
   const folder = process.env[folderVariable];
   if (folder === undefined) {
-    call(initdb, ['-D', dataDirectory, ...words]);
+    initialize(clusterKind, dataDirectory, call);
     return;
   }
-  const kind = createHash('sha256').update([initdb, ...words].join(' '));
+  const kind = createHash('sha256').update([initdb, ...words, isSmall].join(' '));
   const template = join(folder, kind.digest('hex'));
   if (!existsSync(template)) {
     const made = `${template}.${process.pid}`;
-    call(initdb, ['-D', made, ...words]);
+    initialize(clusterKind, made, call);
     try {
       renameSync(made, template);
     } catch (error) {
@@ -46,6 +56,13 @@ export function makeCluster({ initdb, words }: ClusterKind, dataDirectory: strin
   }
   call('cp', ['-a', template, dataDirectory]);
   giveIdentifier(dataDirectory);
+}
+
+function initialize({ initdb, words, isSmall = false }: ClusterKind, dataDirectory: string, call: Call): void {
+  call(initdb, ['-D', dataDirectory, ...words]);
+  if (!isSmall) return;
+  const script = 'printf %s "$1" | "$2" --single -F -D "$3" postgres >&2';
+  call('sh', ['-c', script, 'sh', dropTemplates, join(dirname(initdb), 'postgres'), dataDirectory]);
 }
 
 /** Seconds, microseconds and the process, as PostgreSQL makes it: into the control file and the first page of the WAL. */

@@ -27,6 +27,8 @@ export interface ServerOptions {
   readonly walSegmentSize?: number;
   /** Do the pages carry checksums? Unless told, as the version has it: 18 does, older ones do not. */
   readonly checksums?: boolean;
+  /** With database `postgres` alone, so that a backup has a third of the files and bytes: nothing can create another one. */
+  readonly isSmall?: boolean;
   /** Another set of executables, such as Debian's. */
   readonly bin?: string;
   /** As in a container: the server is PID 1 of a namespace of its own, and becomes the parent of whatever loses its own. */
@@ -76,7 +78,7 @@ export class PostgresServer {
     }
     const segmentSize = options.walSegmentSize ?? 1;
     words.push(`--wal-segsize=${segmentSize}`);
-    const kind = { initdb: join(server.bin, 'initdb'), words };
+    const kind = { initdb: join(server.bin, 'initdb'), words, isSmall: options.isSmall ?? false };
     makeCluster(kind, server.dataDirectory, (command, words) => server.#call(command, words));
     const sizes = { min_wal_size: `${2 * segmentSize}MB`, max_wal_size: `${Math.max(64, 4 * segmentSize)}MB` };
     server.configure({ ...testSettings, ...sizes, ...options.settings });
@@ -136,7 +138,7 @@ export class PostgresServer {
     this.launch();
     await waitFor('the server to answer', async () => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
-      return this.#answers();
+      return this.#says('ready', 'standby') && (await this.#answers());
     });
   }
 
@@ -152,6 +154,7 @@ export class PostgresServer {
     const limitMs = 300_000;
     const isOpen = async (): Promise<boolean> => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
+      if (!this.#says('ready')) return false;
       return (await this.#answers()) && (await this.value('select pg_is_in_recovery()')) === 'false';
     };
     await waitFor('the recovery to end', isOpen, limitMs);
@@ -256,6 +259,16 @@ export class PostgresServer {
   async waitUntilArchived(name: string): Promise<void> {
     const done = join(this.dataDirectory, 'pg_wal/archive_status', `${name}.done`);
     await waitFor(`${basename(name)} to be archived`, () => existsSync(done));
+  }
+
+  /** What it tells pg_ctl: cheaper to ask often than a connection is. It may be what an earlier one left. */
+  #says(...states: readonly string[]): boolean {
+    const path = join(this.dataDirectory, 'postmaster.pid');
+    try {
+      return states.includes(readFileSync(path, 'utf8').split('\n')[7]?.trim() ?? '');
+    } catch {
+      return false; // it is not there yet
+    }
   }
 
   async #answers(): Promise<boolean> {

@@ -1,5 +1,7 @@
-/** A cluster that archives, its backups, and what is restored from them: as the tests of `wal-t restore` do it. All of it goes with the test. */
+/** A cluster that archives, its backups, and what is restored from them: as the tests of `wal-t restore` do it. All of it goes with the test, unless it is shared. */
+import { spawnSync } from 'node:child_process';
 import { expect, onTestFinished } from 'vitest';
+import { makeFolder, removeFolder } from './folders.ts';
 import { PostgresServer } from './postgres.ts';
 import { rowsOf } from './recovery.ts';
 import { TestRepository } from './repository.ts';
@@ -11,20 +13,56 @@ export interface Archived {
   readonly primary: PostgresServer;
 }
 
+interface Choices {
+  readonly major?: number;
+  readonly settings?: Readonly<Record<string, string>>;
+  readonly repositorySettings?: Readonly<Record<string, string>>;
+}
+
 /** A primary that runs and archives. */
 export async function startPrimary({
   major = 17,
   settings = {},
   repositorySettings = {},
-}: {
-  readonly major?: number;
-  readonly settings?: Readonly<Record<string, string>>;
-  readonly repositorySettings?: Readonly<Record<string, string>>;
-} = {}): Promise<Archived> {
+}: Choices = {}): Promise<Archived> {
   const repository = await new TestRepository({ settings: repositorySettings }).init();
-  const primary = keep(PostgresServer.create({ major, settings: { ...repository.serverSettings, ...settings } }));
+  const primary = keep(
+    PostgresServer.create({ major, isSmall: true, settings: { ...repository.serverSettings, ...settings } }),
+  );
   await primary.start();
   return { repository, primary };
+}
+
+export interface SharedPrimary extends Archived {
+  remove(): Promise<void>;
+}
+
+/** The same for several tests, whose hooks make and remove it. */
+export async function startSharedPrimary({
+  major = 17,
+  settings = {},
+  repositorySettings = {},
+}: Choices = {}): Promise<SharedPrimary> {
+  const folder = makeFolder('shared');
+  const repository = await new TestRepository({ folder, settings: repositorySettings }).init();
+  const primary = PostgresServer.create({
+    major,
+    isSmall: true,
+    settings: { ...repository.serverSettings, ...settings },
+  });
+  const remove = async () => {
+    await primary.remove();
+    removeFolder(folder);
+  };
+  await primary.start();
+  return { repository, primary, remove };
+}
+
+/** The same with a copy of the repository that the running test may spoil. */
+export function withCopy({ repository, primary }: Archived, settings: Readonly<Record<string, string>> = {}): Archived {
+  const copy = new TestRepository({ settings });
+  spawnSync('cp', ['-a', repository.root, copy.root]);
+  return { repository: copy, primary };
 }
 
 export function keep(server: PostgresServer): PostgresServer {
