@@ -152,6 +152,7 @@ export class PostgresServer {
     const limitMs = 300_000;
     const isOpen = async (): Promise<boolean> => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
+      if (this.#state !== 'ready') return false;
       return (await this.#answers()) && (await this.value('select pg_is_in_recovery()')) === 'false';
     };
     await waitFor('the recovery to end', isOpen, limitMs);
@@ -258,7 +259,18 @@ export class PostgresServer {
     await waitFor(`${basename(name)} to be archived`, () => existsSync(done));
   }
 
+  /** What the postmaster says of itself, as pg_ctl reads it: to look costs the server nothing, and a connection much. */
+  get #state(): string {
+    try {
+      const lines = readFileSync(join(this.dataDirectory, 'postmaster.pid'), 'latin1').split('\n');
+      return (lines[7] ?? '').trim();
+    } catch {
+      return ''; // it does not run, or its data directory is still to be made
+    }
+  }
+
   async #answers(): Promise<boolean> {
+    if (!['ready', 'standby'].includes(this.#state)) return false;
     try {
       return (await this.value('select 1')) === '1';
     } catch {
