@@ -1,9 +1,7 @@
 /** Real recoveries with batches: the same rows by few starts of Node.js, whatever is killed, damaged, full or stuck; and nothing is left behind. */
-import { existsSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
-import { init } from '../../src/commands/init.ts';
-import { walPush } from '../../src/commands/wal-push.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   type ArchivedRows,
   allRows,
@@ -13,17 +11,12 @@ import {
   recoveringFrom,
   rows,
 } from '../support/archived-rows.ts';
-import { FaultProxy } from '../support/fault-proxy.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { removeFolder } from '../support/folders.ts';
-import { stallDownload } from '../support/network-faults.ts';
 import type { PostgresServer } from '../support/postgres.ts';
 import { at, PrefetchingCluster } from '../support/prefetching.ts';
 import { archiveRow, flipByte, rowsOf } from '../support/recovery.ts';
-import { s3Settings } from '../support/repository.ts';
 import { run } from '../support/run.ts';
-import { S3Server } from '../support/s3-server.ts';
-import { openS3Storage } from '../support/s3-storage.ts';
 import { makeSegment } from '../support/segment.ts';
 import { waitFor } from '../support/wait.ts';
 
@@ -162,32 +155,6 @@ describe('a batch', () => {
     expect(cluster.prefetched).toEqual([]);
     await fs.set({});
     for (const name of others) expect((await cluster.launch([name, target])).code).toBe(0);
-  });
-
-  it('does not hold back what was asked for when a download is stuck', async () => {
-    const server = await S3Server.start();
-    onTestFinished(() => server.stop());
-    const proxy = await FaultProxy.start(server.s3);
-    onTestFinished(() => proxy.stop());
-    const cluster = await PrefetchingCluster.create([]);
-    const patient = { WALT_IDLE_TIMEOUT: '1h', WALT_REQUEST_TIMEOUT: '1h' };
-    const settings = { ...s3Settings(proxy.s3, 'stuck'), ...patient, WALT_AHEAD_TIMEOUT: '200ms' };
-    cluster.repository.configure(settings);
-    const context = cluster.context(settings, { openStorage: () => openS3Storage(server.s3, { prefix: 'stuck' }) });
-    await init(context, { adopt: false });
-    for (const name of names) {
-      const path = `pg_wal/${name}`;
-      writeFileSync(join(cluster.data, path), makeSegment(name));
-      await walPush(context, { path, name });
-    }
-    for (const stuck of [2, 4])
-      proxy.inject(stallDownload(1000), { kind: 'GetObject', key: new RegExp(`${at(1, stuck)}$`) });
-    const { code, stderr } = await cluster.launch([first, target]);
-    expect(code, stderr).toBe(0);
-    expect(cluster.delivered?.equals(makeSegment(first))).toBe(true);
-    expect(cluster.prefetched).not.toContain(at(1, 2));
-    expect(leftOvers(cluster)).toEqual([]);
-    expect(statSync(cluster.prefetch('pace')).size).toBeGreaterThan(0);
   });
 });
 

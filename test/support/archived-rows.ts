@@ -1,5 +1,5 @@
 /** Many archived segments with a row each, and servers that recover from them, whose starts of Node.js are counted. */
-import { existsSync, readdirSync, utimesSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { CountedNode } from './counted-node.ts';
@@ -38,19 +38,9 @@ export async function archiveRows(major: number): Promise<ArchivedRows> {
     if (n === 12) await server.query(`select pg_create_restore_point('middle')`);
     segments.push(await server.switchWal());
   }
-  await archiveAtOnce(server, archive_command);
+  await server.archiveAtOnce(archive_command);
   await server.remove();
   return { folder, repository, base, segments };
-}
-
-/** Archives what waits of a server that had no command until now: by few calls, since nobody has written to it for long. */
-export async function archiveAtOnce(server: PostgresServer, command: string): Promise<void> {
-  const [wal, longAgo] = [join(server.dataDirectory, 'pg_wal'), new Date(Date.now() - 3_600_000)];
-  const waiting = readdirSync(join(wal, 'archive_status')).filter((mark) => mark.endsWith('.ready'));
-  for (const mark of waiting) utimesSync(join(wal, mark.slice(0, -'.ready'.length)), longAgo, longAgo);
-  await server.query(`alter system set archive_command = '${command}'`);
-  await server.query('select pg_reload_conf()');
-  await server.waitUntilAllArchived();
 }
 
 /** A server that is to recover from a copy of the archive. */

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -246,6 +247,21 @@ export class PostgresServer {
     const name = await this.value('select pg_walfile_name(pg_current_wal_lsn())');
     await this.query('select pg_switch_wal()');
     return name;
+  }
+
+  /** Archives what waits of a server that had no command until now: by few calls, since all of it seems to be finished for long. */
+  async archiveAtOnce(command: string): Promise<void> {
+    const [wal, longAgo] = [join(this.dataDirectory, 'pg_wal'), new Date(Date.now() - 3_600_000)];
+    const waiting = readdirSync(join(wal, 'archive_status')).filter((mark) => mark.endsWith('.ready'));
+    for (const mark of waiting) utimesSync(join(wal, mark.slice(0, -'.ready'.length)), longAgo, longAgo);
+    await this.setArchiveCommand(command);
+    await this.waitUntilAllArchived();
+  }
+
+  /** While it runs; none where it is empty. */
+  async setArchiveCommand(command: string): Promise<void> {
+    await this.query(`alter system set archive_command = '${command}'`);
+    await this.query('select pg_reload_conf()');
   }
 
   /** Waits until nothing is ready to be archived any more. */
