@@ -210,7 +210,7 @@ it('leaves no part of an object when it is killed, again and again; the next pus
   expect((await cluster.push(nameOf(100), contentOf(100), { asRoot: true })).code).toBe(0);
   const durationMs = Date.now() - started;
   let killed = 0;
-  const rounds = isTorture ? 50 : 14;
+  const rounds = isTorture ? 50 : 10;
   for (let index = 0; index < rounds; index += 1) {
     const [name, content] = [nameOf(index), contentOf(index)];
     const pushing = cluster.push(name, content, {
@@ -276,7 +276,8 @@ describe('one changed byte of a stored object', () => {
     await cluster.push(first, content, { asRoot: true });
     const path = cluster.repository.object(first);
     const wrong: number[] = [];
-    for (const { offset, changed } of changedObjects(readFileSync(path), 17)) {
+    for (const { index, offset, changed } of changedObjects(readFileSync(path), 17)) {
+      if (index >= 60 && !isTorture) break; // each is a process
       writeFileSync(path, changed);
       const { status, stdout } = spawnSync('zstd', ['-dc', path], { maxBuffer: 64 * mebibyte });
       if (status === 0 && !stdout.equals(content)) wrong.push(offset);
