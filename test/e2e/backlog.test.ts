@@ -105,9 +105,9 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
 
   it('is complete after the archiver, the commands and the server were killed, again and again', async () => {
     const { repository, server, command } = await startServer(major);
-    const all = await fill(server, 24);
+    const all = await fill(server, 16);
     await server.setArchiveCommand(command(repository));
-    for (let round = 0; round < (torture ? 20 : 4); round += 1) {
+    for (let round = 0; round < (torture ? 20 : 3); round += 1) {
       await waitFor('a marker, or the end', () => markersIn(server).length > 0 || isDone(server));
       await server.stop('SIGKILL');
       await run('pkill', ['-KILL', '-f', `WALT_CONFIG=${repository.config}|${repository.config}`]);
@@ -122,9 +122,9 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
     const { repository, server, command } = await startServer(major, { min_wal_size: '8MB', max_wal_size: '8MB' });
     const all = new Map<string, Buffer>();
     await server.setArchiveCommand(command(repository));
-    for (let round = 0; round < 4; round += 1) {
+    for (let round = 0; round < 3; round += 1) {
       await server.setArchiveCommand('');
-      for (const [name, content] of await fill(server, 8)) all.set(name, content);
+      for (const [name, content] of await fill(server, 6)) all.set(name, content);
       await server.setArchiveCommand(command(repository));
       await server.waitUntilAllArchived();
       await server.query('checkpoint'); // recycles what is archived
