@@ -1,11 +1,13 @@
 /** What is done ahead of PostgreSQL gives way: to a promotion, on a line that is too slow for it, and to the server's own user after root. */
-import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { init } from '../../src/commands/init.ts';
 import { walPush } from '../../src/commands/wal-push.ts';
 import { account, giveAway } from '../support/account.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
+import { stallDownload } from '../support/network-faults.ts';
 import { at, PrefetchingCluster } from '../support/prefetching.ts';
 import { s3Settings } from '../support/repository.ts';
 import { S3Server } from '../support/s3-server.ts';
@@ -18,16 +20,21 @@ const names = places.map((place) => at(1, place));
 /** Whoever starts it fails. */
 const noNode = { WALT_NODE: '/bin/false' };
 
-/** A recovering server whose archive, with the segments, is a bucket behind a proxy. */
+let server: S3Server;
+beforeAll(async () => {
+  server = await S3Server.start();
+});
+afterAll(() => server.stop());
+
+/** A recovering server whose archive, with the segments, is in a bucket behind a proxy, under a prefix of its own. */
 async function inBucket(settings: Readonly<Record<string, string>>) {
-  const server = await S3Server.start();
-  onTestFinished(() => server.stop());
+  const prefix = randomUUID();
   const proxy = await FaultProxy.start(server.s3);
   onTestFinished(() => proxy.stop());
   const cluster = await PrefetchingCluster.create([]);
-  const all = { ...s3Settings(proxy.s3, 'ahead'), WALT_IDLE_TIMEOUT: '10min', ...settings };
+  const all = { ...s3Settings(proxy.s3, prefix), WALT_IDLE_TIMEOUT: '10min', ...settings };
   cluster.repository.configure(all);
-  const context = cluster.context(all, { openStorage: () => openS3Storage(server.s3, { prefix: 'ahead' }) });
+  const context = cluster.context(all, { openStorage: () => openS3Storage(server.s3, { prefix }) });
   await init(context, { adopt: false });
   for (const name of names) {
     const path = `pg_wal/${name}`;
@@ -50,6 +57,22 @@ describe('a batch of wal-fetch', () => {
     expect(await launched).toMatchObject({ code: 0 });
     held.release();
     expect(cluster.delivered?.equals(makeSegment(at(1, 1)))).toBe(true);
+  });
+
+  it('does not hold back what was asked for when a download is stuck', async () => {
+    const { cluster, proxy } = await inBucket({
+      WALT_IDLE_TIMEOUT: '1h',
+      WALT_REQUEST_TIMEOUT: '1h',
+      WALT_AHEAD_TIMEOUT: '200ms',
+    });
+    for (const stuck of [2, 4])
+      proxy.inject(stallDownload(1000), { kind: 'GetObject', key: new RegExp(`${at(1, stuck)}$`) });
+    const { code, stderr } = await cluster.launch([at(1, 1), target]);
+    expect(code, stderr).toBe(0);
+    expect(cluster.delivered?.equals(makeSegment(at(1, 1)))).toBe(true);
+    expect(cluster.prefetched).not.toContain(at(1, 2));
+    expect(readdirSync(cluster.prefetch()).filter((name) => name.includes('.wal-t-'))).toEqual([]);
+    expect(statSync(cluster.prefetch('pace')).size).toBeGreaterThan(0);
   });
 
   it('is none where no segment came in time: PostgreSQL asks for it sooner, and it is fetched once', async () => {

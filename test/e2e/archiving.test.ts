@@ -33,7 +33,9 @@ const archiver = `select pid from pg_stat_activity where backend_type = 'archive
 /** How often archiving failed, if this segment was the last that it failed for. */
 const failures = (segment: string) => `select failed_count from pg_stat_archiver where last_failed_wal = '${segment}'`;
 
-describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
+const isTorture = process.env.TORTURE === '1';
+
+describe.each(isTorture ? [15, 17, 18] : [17])('archive_command of PostgreSQL %s', (major) => {
   const folder = makeFolder('archiving');
   const repository = new TestRepository({ folder });
   let server: PostgresServer;
@@ -71,19 +73,19 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
     readonly begin: () => Promise<void> | void;
     readonly mend?: () => Promise<void> | void;
     readonly possible?: boolean;
-    /** Also on the other versions, without TORTURE. */
-    readonly everywhere?: boolean;
+    /** Under TORTURE alone: the launcher and the archiver do the same as over another row's. */
+    readonly seldom?: boolean;
   }
   const failing: Failure[] = [
     {
       what: 'the storage is gone',
-      everywhere: true,
       reason: /error: could not \w+ ".*" in .*: no such file or directory/,
       begin: () => move('repo', 'repo.away'),
       mend: () => move('repo.away', 'repo'),
     },
     {
       what: 'the storage denies',
+      seldom: true,
       reason: /error: could not \w+ ".*" in .*: permission denied/,
       begin: () => chmodSync(root, 0),
       mend: () => chmodSync(root, 0o755),
@@ -128,6 +130,7 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
     },
     {
       what: 'the repository is of an unknown scheme',
+      seldom: true,
       reason: /error: WALT_REPO has the unknown scheme .*/,
       begin: () => repository.configure({ WALT_REPO: 'ftp://there' }),
     },
@@ -144,6 +147,7 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
     },
     {
       what: 'the bundle is half replaced',
+      seldom: true,
       reason: /error: Node.js ended with 1\b.*/,
       begin: () => {
         move('dist/wal-push.mjs', 'whole.mjs');
@@ -159,12 +163,12 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
     },
     {
       what: 'node is killed while it runs',
-      everywhere: true,
       reason: /error: Node.js ended with 137\b.*/,
       begin: () => inNode(`setImmediate(() => process.kill(process.pid, 'SIGKILL'))`),
     },
     {
       what: 'node runs out of memory',
+      seldom: true,
       reason: /error: Node.js ended with 134\b.*/,
       begin: () => inNode('for (const all = []; ; ) all.push(new Array(1e5).fill({}))', '--max-old-space-size=20'),
     },
@@ -175,7 +179,7 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
     },
   ];
 
-  const rows = failing.filter(({ everywhere }) => everywhere || major === 17 || process.env.TORTURE === '1');
+  const rows = failing.filter(({ seldom }) => isTorture || seldom !== true);
   it.for(rows)(
     'counts it when $what, and goes on when that is mended',
     async ({ reason, begin, mend, ...failure }, { skip }) => {
@@ -186,11 +190,7 @@ describe.each([15, 17, 18])('archive_command of PostgreSQL %s', (major) => {
       await insertRow(server, ++n);
       const segment = await server.switchWal();
       try {
-        await waitFor(
-          'the failure to be counted',
-          async () => Number(await server.value(failures(segment))) > 0,
-          15_000,
-        );
+        await waitFor('the failure to be counted', async () => Number(await server.value(failures(segment))) > 0);
         expect(server.log.slice(logged)).toMatch(reason);
       } finally {
         await mend?.();
@@ -226,7 +226,7 @@ describe('what was archived', () => {
     { megabytes: 1, major: 15 },
     { megabytes: 1, major: 18 },
     { megabytes: 16, major: 17 },
-    { megabytes: 64, major: 17 },
+    ...(isTorture ? [{ megabytes: 64, major: 17 }] : []),
   ];
   it.each(sizes)('recovers PostgreSQL $major with segments of $megabytes MB', async ({ megabytes, major }) => {
     const repository = await new TestRepository().init();
@@ -237,9 +237,10 @@ describe('what was archived', () => {
     expect(await rowsOf(await recovered(backup, repository.serverSettings))).toBe('1 2');
   });
 
-  it('comes and goes in segments of 1 GB, in little memory', async () => {
+  const hugeMegabytes = isTorture ? 1024 : 256; // either is more than may be held
+  it(`comes and goes in segments of ${hugeMegabytes} MB, in little memory`, async () => {
     const repository = await new TestRepository().init();
-    const server = await archivingServer(repository, { major: 17, walSegmentSize: 1024 });
+    const server = await archivingServer(repository, { major: 17, walSegmentSize: hugeMegabytes });
     const peak = join(repository.folder, 'peak');
     const note = `process.on('exit', () => fs.writeFileSync('${peak}', String(process.resourceUsage().maxRSS)))`;
     writeFileSync(join(repository.folder, 'note.mjs'), `import fs from 'node:fs';\n${note};\n`);
@@ -289,7 +290,7 @@ describe('what was archived', () => {
     const segments = await Promise.all(
       servers.map(async (server, index) => {
         const names = [];
-        for (const n of [1, 2, 3]) names.push(await archiveRow(server, 10 * index + n));
+        for (const n of [1, 2]) names.push(await archiveRow(server, 10 * index + n));
         return names;
       }),
     );
@@ -300,6 +301,6 @@ describe('what was archived', () => {
     const stored = repository.files().filter((path) => path.endsWith(`/${segments[0]?.[0]}`));
     expect(stored.map((path) => path.split('/')[0])).toEqual([...identifiers].sort());
     const copies = await Promise.all(backups.map((backup) => recovered(backup, repository.serverSettings)));
-    expect(await Promise.all(copies.map(rowsOf))).toEqual(['1 2 3', '11 12 13']);
+    expect(await Promise.all(copies.map(rowsOf))).toEqual(['1 2', '11 12']);
   });
 });

@@ -1,12 +1,13 @@
 /** H29: a copy beside its original, with --beside in its restore_command, replays no tablespace into a folder that is the original's. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { bytesOf } from '../../src/bytes.ts';
 import { type Lsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { readWalEvents } from '../../src/postgres/wal-events.ts';
 import { segmentNameAt } from '../../src/postgres/wal-file-name.ts';
 import { giveAway } from '../support/account.ts';
+import { makeFolder, removeFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
 import { TestRepository } from '../support/repository.ts';
@@ -14,25 +15,24 @@ import { launcher } from '../support/run.ts';
 import { waitFor } from '../support/wait.ts';
 
 interface Original {
-  readonly repository: TestRepository;
   readonly server: PostgresServer;
-  /** A copy from before the tablespace, which recovers with --beside. */
-  readonly copy: PostgresServer;
   readonly location: string;
   /** Of the tablespace's creation: between the two it stands. */
   readonly lsn: { readonly before: string; readonly after: string };
+  /** From before the tablespace; recovers with --beside, and goes when the running test ends. */
+  readonly copy: () => PostgresServer;
+  readonly remove: () => Promise<void>;
 }
 
 /** Row 1 in one segment, then in the next row 2, a tablespace with a table in it, and row 3. */
 async function startOriginal(major: number): Promise<Original> {
-  const repository = await new TestRepository({ settings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '1s' } }).init();
+  const folder = makeFolder('beside');
+  const repository = await new TestRepository({ folder, settings: { WALT_WAL_FETCH_STANDBY_TIMEOUT: '1s' } }).init();
   const server = PostgresServer.create({ major, settings: repository.serverSettings });
-  onTestFinished(() => server.remove());
   await server.start();
   await server.query('create table t (n int)');
   await server.stop();
-  const copy = server.copy();
-  onTestFinished(() => copy.remove());
+  const base = server.copy();
   await server.start();
   const location = join(server.folder, 'a tablespace');
   mkdirSync(location);
@@ -44,9 +44,18 @@ async function startOriginal(major: number): Promise<Original> {
   const after = await server.value('select pg_current_wal_insert_lsn()');
   await server.query('create table there tablespace far as select 1 as n');
   await archiveRow(server, 3);
-  const command = `WALT_CONFIG=${repository.config} ${launcher('wal-fetch')} --beside %f %p`;
-  copy.configure({ archive_mode: 'off', restore_command: command, recovery_target_timeline: '1' });
-  return { repository, server, copy, location, lsn: { before, after } };
+  const copy = () => {
+    const made = base.copy();
+    onTestFinished(() => made.remove());
+    const command = `WALT_CONFIG=${repository.config} ${launcher('wal-fetch')} --beside %f %p`;
+    made.configure({ archive_mode: 'off', restore_command: command, recovery_target_timeline: '1' });
+    return made;
+  };
+  const remove = async () => {
+    for (const one of [server, base]) await one.remove();
+    removeFolder(folder);
+  };
+  return { server, location, lsn: { before, after }, copy, remove };
 }
 
 const complaint = (location: string) =>
@@ -61,8 +70,15 @@ async function untilStopped(server: PostgresServer): Promise<void> {
 const noTarget = { recovery_target_time: '', recovery_target_lsn: '', recovery_target_inclusive: 'on' };
 
 describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
+  let original: Original;
+  beforeAll(async () => {
+    original = await startOriginal(major);
+  });
+  afterAll(() => original.remove());
+
   it('H29: stops before a tablespace that exists here, says why, and opens with a target that comes before it', async () => {
-    const { server, copy, location, lsn } = await startOriginal(major);
+    const { server, location, lsn } = original;
+    const copy = original.copy();
     const files = readdirSync(location, { recursive: true });
     copy.signal('recovery.signal');
     await untilStopped(copy);
@@ -89,7 +105,8 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
   });
 
   it('H29: does not stop a standby, which goes no further', async () => {
-    const { copy, location } = await startOriginal(major);
+    const { location } = original;
+    const copy = original.copy();
     copy.signal('standby.signal');
     await copy.start();
     await waitFor('the complaint', () => copy.log.split(complaint(location)).length > 2);
@@ -98,18 +115,26 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
   });
 
   it('H29: goes on where the folder is not there, or is empty', async () => {
-    const { server, copy, location } = await startOriginal(major);
+    const { server, location } = original;
+    const copy = original.copy();
     await server.stop();
-    rmSync(location, { recursive: true });
-    copy.signal('recovery.signal');
-    await untilStopped(copy);
-    expect(copy.log).toContain(`directory "${location}" does not exist`);
-    mkdirSync(location);
-    giveAway(location);
-    await copy.open();
-    expect(await rowsOf(copy)).toBe('1 2 3');
-    expect(await copy.value('select n from there')).toBe('1');
-    expect(copy.log).not.toContain('wal-fetch: error');
+    renameSync(location, `${location}.away`);
+    try {
+      copy.signal('recovery.signal');
+      await untilStopped(copy);
+      expect(copy.log).toContain(`directory "${location}" does not exist`);
+      mkdirSync(location);
+      giveAway(location);
+      await copy.open();
+      expect(await rowsOf(copy)).toBe('1 2 3');
+      expect(await copy.value('select n from there')).toBe('1');
+      expect(copy.log).not.toContain('wal-fetch: error');
+    } finally {
+      await copy.stop('SIGQUIT');
+      rmSync(location, { recursive: true, force: true });
+      renameSync(`${location}.away`, location);
+      await server.start();
+    }
   });
 
   it('H29: sees a creation that begins in one segment and ends in the next', async () => {

@@ -11,8 +11,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { giveAway } from '../support/account.ts';
+import { KeptFolder } from '../support/kept-folder.ts';
 import { at, PrefetchingCluster, postmasterPid } from '../support/prefetching.ts';
 import { launcher, run } from '../support/run.ts';
 import { makeSegment } from '../support/segment.ts';
@@ -22,17 +23,29 @@ const [asked, next, behind] = [at(2, 1), at(2, 2), at(2, 3)];
 /** Whoever starts it fails. */
 const noNode = { WALT_NODE: '/bin/false' };
 
+/** What `prefetched` has made, by its flags. */
+const kept = new Map<string, { readonly cluster: PrefetchingCluster; readonly folder: KeptFolder }>();
+afterAll(() => {
+  for (const { folder } of kept.values()) folder.remove();
+});
+
 /** The next segment was fetched ahead by a call with `flags` in front. */
-async function prefetched(flags: readonly string[] = [], env: Readonly<Record<string, string>> = {}) {
+async function prefetched(flags: readonly string[] = []) {
+  const known = kept.get(flags.join(' '));
+  if (known !== undefined) {
+    await known.folder.putBack();
+    return known.cluster;
+  }
   const cluster = await PrefetchingCluster.create([asked, next, behind]);
-  const { code, stderr } = await cluster.launch([...flags, asked, target], env);
+  const { code, stderr } = await cluster.launch([...flags, asked, target]);
   expect(code, stderr).toBe(0);
   expect(cluster.prefetched).toEqual([next, behind]);
   rmSync(join(cluster.data, target));
+  kept.set(flags.join(' '), { cluster, folder: await KeptFolder.keep(cluster.folder) });
   return cluster;
 }
 
-type Cluster = Awaited<ReturnType<typeof prefetched>>;
+type Cluster = PrefetchingCluster;
 
 describe('what was fetched ahead', () => {
   it.each<readonly [string, string[]]>([

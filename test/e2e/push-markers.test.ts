@@ -18,7 +18,8 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { giveAway } from '../support/account.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
-import { makeFolder, removeFolder } from '../support/folders.ts';
+import { removeFolder } from '../support/folders.ts';
+import { KeptFolder } from '../support/kept-folder.ts';
 import { suffixOf } from '../support/left-overs.ts';
 import { s3Settings, TestRepository } from '../support/repository.ts';
 import { type Ended, run } from '../support/run.ts';
@@ -29,11 +30,6 @@ import { waitFor } from '../support/wait.ts';
 const names = [1, 2, 3, 4, 5].map((n) => `00000001000000000000000${n}`);
 const [first = '', second = '', third = ''] = names;
 const longAgo = new Date(Date.now() - 3_600_000);
-
-/** A repository that each test has a copy of. */
-const empty = new TestRepository({ folder: makeFolder('markers') });
-beforeAll(() => empty.init());
-afterAll(() => removeFolder(empty.folder));
 
 /** A data directory in which files wait, and a server seems to run. */
 class Cluster {
@@ -50,9 +46,7 @@ class Cluster {
     waiting: readonly string[] = names,
     { finished = longAgo, settings = {} }: { finished?: Date; settings?: Readonly<Record<string, string>> } = {},
   ): Promise<Cluster> {
-    const repository = new TestRepository({ settings });
-    if (settings.WALT_REPO === undefined) await run('cp', ['-a', empty.root, repository.root]);
-    else await repository.init();
+    const repository = await new TestRepository({ settings }).init();
     const cluster = new Cluster(repository);
     const write = makeDataDirectory(cluster.data);
     cluster.startServer(1000);
@@ -105,8 +99,19 @@ class Cluster {
   }
 }
 
+/** What `pushFirst` has made, by its settings. */
+const kept = new Map<string, { readonly cluster: Cluster; readonly folder: KeptFolder }>();
+afterAll(() => {
+  for (const { folder } of kept.values()) folder.remove();
+});
+
 /** With these settings, where "aws" is a file beside the settings file. */
 async function pushFirst(settings: Readonly<Record<string, string>> = {}): Promise<Cluster> {
+  const known = kept.get(JSON.stringify(settings));
+  if (known !== undefined) {
+    await known.folder.putBack();
+    return known.cluster;
+  }
   const cluster = await Cluster.create();
   const aws = join(cluster.repository.folder, 'aws');
   writeFileSync(aws, '');
@@ -116,6 +121,7 @@ async function pushFirst(settings: Readonly<Record<string, string>> = {}): Promi
   );
   expect(await cluster.push(first)).toMatchObject({ code: 0, stderr: '' });
   expect(cluster.stored).toEqual(names);
+  kept.set(JSON.stringify(settings), { cluster, folder: await KeptFolder.keep(cluster.repository.folder) });
   return cluster;
 }
 
@@ -419,9 +425,13 @@ describe('H18: the launcher', () => {
 });
 
 describe('what is on its way beside the file that PostgreSQL waits for', () => {
+  let server: S3Server;
+  beforeAll(async () => {
+    server = await S3Server.start();
+  });
+  afterAll(() => server.stop());
+
   it('is left when it hangs in a bucket: the answer comes', async () => {
-    const server = await S3Server.start();
-    onTestFinished(() => server.stop());
     const proxy = await FaultProxy.start(server.s3);
     onTestFinished(() => proxy.stop());
     const settings = { ...s3Settings(proxy.s3, 'ahead'), WALT_AHEAD_TIMEOUT: '300ms', WALT_IDLE_TIMEOUT: '10min' };
@@ -434,8 +444,6 @@ describe('what is on its way beside the file that PostgreSQL waits for', () => {
   });
 
   it('gives way on a line on which the file that was asked for does not get through', async () => {
-    const server = await S3Server.start();
-    onTestFinished(() => server.stop());
     const proxy = await FaultProxy.start(server.s3);
     onTestFinished(() => proxy.stop());
     const settings = { ...s3Settings(proxy.s3, 'slow'), WALT_AHEAD_TIMEOUT: '300ms', WALT_IDLE_TIMEOUT: '10min' };

@@ -88,7 +88,6 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
     const partials = names.filter((name) => name.includes('.partial'));
     expect(partials).toHaveLength(2);
     expect(await rowsOf(await recoverAlong(base, '2'))).toBe('1 2 20');
-    expect(await rowsOf(await recoverAlong(base, '3'))).toBe('1 2 3 30');
     expect(await rowsOf(await recoverAlong(base, 'latest'))).toBe('1 2 3 30');
   });
 

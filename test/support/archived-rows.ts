@@ -9,7 +9,7 @@ import { insertRow } from './recovery.ts';
 import { TestRepository } from './repository.ts';
 import { launcher, run } from './run.ts';
 
-export const rows = 40;
+export const rows = 24;
 /** What a complete recovery has. */
 export const allRows = Array.from({ length: rows }, (_, index) => index + 1).join(' ');
 
@@ -18,14 +18,15 @@ export interface ArchivedRows {
   readonly repository: TestRepository;
   /** A cold copy from before the rows. */
   readonly base: PostgresServer;
-  /** Of the rows, by their numbers from 1. There is a restore point `middle` behind row 20. */
+  /** Of the rows, by their numbers from 1. There is a restore point `middle` behind row 12. */
   readonly segments: readonly string[];
 }
 
 export async function archiveRows(major: number): Promise<ArchivedRows> {
   const folder = makeFolder('archived');
   const repository = await new TestRepository({ folder }).init();
-  const server = PostgresServer.create({ major, settings: repository.serverSettings });
+  const { archive_command = '', ...settings } = repository.serverSettings;
+  const server = PostgresServer.create({ major, settings });
   await server.start();
   await server.query('create table t (n int)');
   await server.stop();
@@ -34,10 +35,10 @@ export async function archiveRows(major: number): Promise<ArchivedRows> {
   const segments: string[] = [''];
   for (let n = 1; n <= rows; n += 1) {
     await insertRow(server, n);
-    if (n === 20) await server.query(`select pg_create_restore_point('middle')`);
+    if (n === 12) await server.query(`select pg_create_restore_point('middle')`);
     segments.push(await server.switchWal());
   }
-  await server.waitUntilAllArchived();
+  await server.archiveAtOnce(archive_command);
   await server.remove();
   return { folder, repository, base, segments };
 }

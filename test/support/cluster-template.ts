@@ -9,6 +9,11 @@ import { giveAway } from './account.ts';
 /** How global setup tells the test processes. Without it, as in the demo, each cluster is made by initdb. */
 const folderVariable = 'TEST_CLUSTERS';
 
+/** Where what is made once in a run of the tests lies, to be copied; undefined where nothing is. */
+export function templatesFolder(): string | undefined {
+  return process.env[folderVariable];
+}
+
 /** Makes the place for the clusters that are copied. @returns the undoing. */
 export function prepareTemplates(): () => void {
   const folder = mkdtempSync(join(tmpdir(), 'clusters-'));
@@ -37,7 +42,7 @@ type Call = (command: string, words: readonly string[]) => void;
 /** Makes a cluster in `dataDirectory`, which is not there yet. `call` runs a command as the servers' account. */
 export function makeCluster(clusterKind: ClusterKind, dataDirectory: string, call: Call): void {
   const { initdb, words, isSmall = false } = clusterKind;
-  const folder = process.env[folderVariable];
+  const folder = templatesFolder();
   if (folder === undefined) {
     initialize(clusterKind, dataDirectory, call);
     return;

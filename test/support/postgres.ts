@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -138,7 +139,7 @@ export class PostgresServer {
     this.launch();
     await waitFor('the server to answer', async () => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
-      return this.#says('ready', 'standby') && (await this.#answers());
+      return this.#answers();
     });
   }
 
@@ -154,7 +155,7 @@ export class PostgresServer {
     const limitMs = 300_000;
     const isOpen = async (): Promise<boolean> => {
       if (!this.isRunning) throw new Error(`the server stopped:\n${this.log.slice(-3000)}`);
-      if (!this.#says('ready')) return false;
+      if (this.#state !== 'ready') return false;
       return (await this.#answers()) && (await this.value('select pg_is_in_recovery()')) === 'false';
     };
     await waitFor('the recovery to end', isOpen, limitMs);
@@ -250,6 +251,21 @@ export class PostgresServer {
     return name;
   }
 
+  /** Archives what waits of a server that had no command until now: by few calls, since all of it seems to be finished for long. */
+  async archiveAtOnce(command: string): Promise<void> {
+    const [wal, longAgo] = [join(this.dataDirectory, 'pg_wal'), new Date(Date.now() - 3_600_000)];
+    const waiting = readdirSync(join(wal, 'archive_status')).filter((mark) => mark.endsWith('.ready'));
+    for (const mark of waiting) utimesSync(join(wal, mark.slice(0, -'.ready'.length)), longAgo, longAgo);
+    await this.setArchiveCommand(command);
+    await this.waitUntilAllArchived();
+  }
+
+  /** While it runs; none where it is empty. */
+  async setArchiveCommand(command: string): Promise<void> {
+    await this.query(`alter system set archive_command = '${command}'`);
+    await this.query('select pg_reload_conf()');
+  }
+
   /** Waits until nothing is ready to be archived any more. */
   async waitUntilAllArchived(): Promise<void> {
     const folder = join(this.dataDirectory, 'pg_wal/archive_status');
@@ -261,17 +277,18 @@ export class PostgresServer {
     await waitFor(`${basename(name)} to be archived`, () => existsSync(done));
   }
 
-  /** What it tells pg_ctl: cheaper to ask often than a connection is. It may be what an earlier one left. */
-  #says(...states: readonly string[]): boolean {
-    const path = join(this.dataDirectory, 'postmaster.pid');
+  /** What the postmaster says of itself, as pg_ctl reads it: to look costs the server nothing, and a connection much. */
+  get #state(): string {
     try {
-      return states.includes(readFileSync(path, 'utf8').split('\n')[7]?.trim() ?? '');
+      const lines = readFileSync(join(this.dataDirectory, 'postmaster.pid'), 'latin1').split('\n');
+      return (lines[7] ?? '').trim();
     } catch {
-      return false; // it is not there yet
+      return ''; // it does not run, or its data directory is still to be made
     }
   }
 
   async #answers(): Promise<boolean> {
+    if (!['ready', 'standby'].includes(this.#state)) return false;
     try {
       return (await this.value('select 1')) === '1';
     } catch {

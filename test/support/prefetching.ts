@@ -1,6 +1,6 @@
 /** A data directory that a server seems to recover, its archive, and what was fetched ahead for it. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { init } from '../../src/commands/init.ts';
 import type { WalFetchArguments } from '../../src/commands/wal-fetch/prepare.ts';
 import { type WalFetchResult, walFetch } from '../../src/commands/wal-fetch.ts';
@@ -21,6 +21,9 @@ export const postmasterPid = (pid: number, started = 1_790_000_000): string =>
 
 const target = 'pg_wal/RECOVERYXLOG';
 
+/** What this process has archived of `makeSegment`, by name: most tests want the same ones, and an object is the same in every repository. */
+const known = new Map<string, { readonly path: string; readonly object: Buffer }>();
+
 export class PrefetchingCluster {
   readonly folder = temporaryFolder();
   readonly data = join(this.folder, 'data');
@@ -40,9 +43,24 @@ export class PrefetchingCluster {
   ): Promise<PrefetchingCluster> {
     const cluster = new PrefetchingCluster();
     await init(cluster.context(), { adopt: false });
-    for (const name of segments) await cluster.archive(name, makeSegment(name));
+    for (const [index, name] of segments.entries()) await cluster.#archiveSegment(name, index > 0);
     for (const [name, text] of Object.entries(histories)) await cluster.archive(name, Buffer.from(text));
     return cluster;
+  }
+
+  /** By a copy where `mayCopy` says so: the first push enters the cluster, and is one. */
+  async #archiveSegment(name: string, mayCopy: boolean): Promise<void> {
+    const { root } = this.repository;
+    const copied = mayCopy ? known.get(name) : undefined;
+    if (copied === undefined) {
+      await this.archive(name, makeSegment(name));
+      const path = this.repository.object(name);
+      known.set(name, { path: relative(root, path), object: readFileSync(path) });
+      return;
+    }
+    const path = join(root, copied.path);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, copied.object);
   }
 
   async archive(name: string, content: Buffer): Promise<void> {

@@ -62,21 +62,28 @@ export async function archiveTwoTimelines(major: number, options: ArchiveOptions
   const { settings = {}, recovering = settings } = options;
   const folder = makeFolder('archived');
   const repository = await new TestRepository({ folder, settings }).init();
-  const server = PostgresServer.create({ major, settings: repository.serverSettings });
+  const { archive_command = '', ...commands } = repository.serverSettings;
+  const server = PostgresServer.create({ major, settings: commands });
   await server.start();
   await server.query('create table t (n int)');
   await server.stop();
   const base = server.copy();
   await server.start();
+  const endSegment = async (n: number) => {
+    await insertRow(server, n);
+    return server.switchWal();
+  };
   const segments: Record<number, string> = {};
-  for (const n of [1, 2, 3]) segments[n] = await archiveRow(server, n);
+  for (const n of [1, 2, 3]) segments[n] = await endSegment(n);
+  await server.archiveAtOnce(archive_command);
+  await server.setArchiveCommand('');
   await insertRow(server, 4);
   await server.stop('SIGQUIT');
   repository.configure(recovering);
   server.signal('recovery.signal');
   await server.open();
-  for (const n of [5, 6]) await archiveRow(server, n);
-  await server.waitUntilAllArchived(); // also the end of timeline 1, as .partial
+  for (const n of [5, 6]) await endSegment(n);
+  await server.archiveAtOnce(archive_command); // also the end of timeline 1, as .partial
   await server.remove();
   const remove = async () => {
     await base.remove();

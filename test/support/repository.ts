@@ -1,8 +1,10 @@
 /** A repository in a folder, its settings file, and the commands that PostgreSQL is configured with to use them. */
-import { writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { templatesFolder } from './cluster-template.ts';
 import { filesBelow, temporaryFolder } from './folders.ts';
-import { type Ended, launcher, type RunOptions, walT } from './run.ts';
+import { type Ended, launcher, type RunOptions, run, walT } from './run.ts';
 import type { S3Endpoint } from './s3-server.ts';
 
 export interface RepositoryOptions {
@@ -28,6 +30,8 @@ export class TestRepository {
   readonly folder: string;
   readonly root: string;
   readonly config: string;
+  /** Do the settings name another place than `root`? */
+  #isElsewhere = false;
 
   constructor(options: RepositoryOptions = {}) {
     this.folder = options.folder ?? temporaryFolder();
@@ -38,6 +42,7 @@ export class TestRepository {
 
   /** Writes the settings file anew; WALT_REPO is this repository unless `settings` says otherwise. */
   configure(settings: Readonly<Record<string, string>>): void {
+    this.#isElsewhere = settings.WALT_REPO !== undefined;
     const lines = Object.entries({ WALT_REPO: `file://${this.root}`, ...settings });
     writeFileSync(this.config, lines.map(([name, value]) => `${name}=${value}\n`).join(''));
   }
@@ -47,10 +52,33 @@ export class TestRepository {
     return walT(name, words, { ...options, env: { WALT_CONFIG: this.config, ...options.env } });
   }
 
+  /** By `wal-t init`; in a folder as a copy of what that has made once in this run of the tests, with an id of its own. */
   async init(): Promise<this> {
+    const folder = this.#isElsewhere || existsSync(this.root) ? undefined : templatesFolder();
+    const template = folder === undefined ? undefined : join(folder, 'repository');
+    if (template !== undefined && existsSync(template)) {
+      await copyFolder(template, this.root);
+      const path = join(this.root, 'repository.json');
+      const own = { repository: randomUUID(), createdAt: new Date().toISOString() };
+      const document = { ...(JSON.parse(readFileSync(path, 'utf8')) as object), ...own };
+      writeFileSync(path, `${JSON.stringify(document, undefined, 2)}\n`);
+      return this;
+    }
     const { code, stderr } = await this.run('wal-t', ['init']);
     if (code !== 0) throw new Error(stderr);
+    if (template !== undefined) await this.#keepAs(template);
     return this;
+  }
+
+  async #keepAs(template: string): Promise<void> {
+    const made = `${template}.${randomUUID()}`;
+    await copyFolder(this.root, made);
+    try {
+      renameSync(made, template);
+    } catch (error) {
+      if (!existsSync(template)) throw error;
+      rmSync(made, { recursive: true }); // another one was faster
+    }
   }
 
   /** For a server's `settings`: archives into and recovers from this repository. */
@@ -74,4 +102,9 @@ export class TestRepository {
     if (found === undefined) throw new Error(`${name} is not stored`);
     return join(this.root, found);
   }
+}
+
+async function copyFolder(from: string, to: string): Promise<void> {
+  const { code, stderr } = await run('cp', ['-a', from, to]);
+  if (code !== 0) throw new Error(stderr);
 }

@@ -25,9 +25,12 @@ export function makeSegment(name: string, options: SegmentOptions = {}): Buffer 
   if (file === undefined || file.kind === 'history') throw new Error(`no segment: ${name}`);
   const key = createHash('md5').update(`${name}${seed}`).digest();
   const zeros = Buffer.alloc(sizeBytes);
-  const content = fill === 'random' ? createCipheriv('aes-128-ctr', key, key).update(zeros) : zeros;
-  for (let offset = 40; fill === 'wal' && offset + 64 <= sizeBytes; offset += 96) {
-    createHash('sha512').update(`${name}${seed}${offset}`).digest().copy(content, offset);
+  const content = fill === 'zeros' ? zeros : createCipheriv('aes-128-ctr', key, key).update(zeros);
+  if (fill === 'wal') {
+    const bytes = new Uint8Array(content.buffer, content.byteOffset, sizeBytes); // whose fill is much faster than a buffer's
+    for (let offset = 40 - 32; offset < sizeBytes; offset += 96) bytes.fill(0, offset, offset + 32);
+    bytes.fill(0, 0, 40);
+    bytes.fill(0, sizeBytes - ((sizeBytes - 40) % 96));
   }
   content.writeUInt16LE(0xd116, 0);
   content.writeUInt16LE(0x0002, 2);
