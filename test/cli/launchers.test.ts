@@ -186,7 +186,7 @@ describe.concurrent('an answer of Node.js', () => {
     const node = script(join(root, 'node/bin/node'), '#!/bin/sh\n[ "$1" = --version ] || exit "$ANSWER"\n');
     writeFileSync(join(primary, 'pg_wal/there'), '');
     writeFileSync(join(standby, 'pg_wal/there'), '');
-    for (const role of roles) {
+    for (const role of played) {
       const [name = ''] = role.split(' ');
       const sweep = 'for answer in $ANSWERS; do ANSWER=$answer "$@" A pg_wal/there; echo $answer $?; done';
       const { stdout } = await run('sh', ['-c', sweep, 'sh', ...words, join(root, 'bin', name)], {

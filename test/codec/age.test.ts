@@ -127,14 +127,14 @@ describe("the format's shared vectors", () => {
   const feeds: readonly { readonly fed: string; readonly feed: (file: Uint8Array) => Bytes }[] = [
     { fed: 'whole', feed: (file) => bytesOf(file) },
     { fed: 'in chunks', feed: (file) => inPieces(file, () => 997) },
-    // each byte takes a microsecond or more: of large ones those around their ends and where chunks end, which is less than a page behind
+    // each byte takes a microsecond or more: of large ones those around their ends and where chunks end, which is less than 300 bytes behind
     {
       fed: 'byte by byte',
       feed: (file) =>
         inPieces(file, (at) => {
           const inChunk = at % chunkBytes;
-          const isNear = at > file.length - 2048 || inChunk < 2048 || inChunk > chunkBytes - 2048;
-          return file.length < 2 ** 14 || isNear ? 1 : 500;
+          const isNear = at > file.length - 600 || inChunk < 600 || inChunk > chunkBytes - 600;
+          return file.length < 2 ** 14 || isNear ? 1 : 300;
         }),
     },
   ];
