@@ -108,9 +108,9 @@ export function describeStorage(
         }
       });
 
-      it('keeps an object of 20 MiB, whole and by ranges', async () => {
+      it('keeps an object of more than 16 MiB, whole and by ranges', async () => {
         const storage = await makeStorage();
-        const body = pattern(20 * 1024 * 1024);
+        const body = pattern((isBrief ? 17 : 20) * 1024 * 1024);
         await storage.put('large', streamOf([body.subarray(0, 7_000_001), body.subarray(7_000_001)]));
         const { sizeBytes, body: stored } = await storage.get('large');
         expect(sizeBytes).toBe(body.length);
