@@ -40,7 +40,7 @@ const firstLater = (all: readonly number[], time: number) => {
 };
 
 const seed = fc.array(fc.nat(3999), { minLength: 5, maxLength: 17 });
-const runs = { numRuns: 12 } as const;
+const runs = { numRuns: process.env.TORTURE === '1' ? 50 : 5 } as const;
 
 it('finds it where transactions that end together are out of order', async () => {
   const places = fc.array(fc.integer({ min: -1000, max: 125_000 }), { minLength: 3, maxLength: 3 });
@@ -72,7 +72,7 @@ it('finds it where a clock was ahead for a while, and tells of that', async () =
 }, 240_000);
 
 it('reads few segments of many', async () => {
-  const { find, storage } = await searchIn(times(5000, [0]));
-  expect((await find(3_333_000))?.lsn).toBe(commitLsn(3335));
+  const { find, storage } = await searchIn(times(2000, [0]));
+  expect((await find(1_333_000))?.lsn).toBe(commitLsn(1335));
   expect(storage.reads.length).toBeLessThan(100); // of a busy archive, in which many are looked at for being out of order
 });

@@ -12,6 +12,7 @@ import { TestRepository } from '../support/repository.ts';
 import { run, walT } from '../support/run.ts';
 import { makeDataDirectory, makeSegment } from '../support/segment.ts';
 
+const isTorture = process.env.TORTURE === '1';
 const segment = '000000010000000000000001';
 
 /** A copy of the installation under test. */
@@ -79,20 +80,23 @@ it('H3: gives wal-t wal-push and wal-t wal-fetch the exit codes and words of the
   ])[] = [
     ['wal-push', [path, segment], 4, gone],
     ['wal-push', [path, segment], 0],
+    ['wal-push', ['--bogus', path], 2],
+    ['wal-fetch', [segment, 'pg_wal/R'], 0],
+    ['wal-fetch', [next, 'pg_wal/R'], 1],
+    ['wal-fetch', [segment], 200],
+    ['wal-fetch', ['--bogus', segment, 'pg_wal/R'], 200],
+  ];
+  // other reasons for the same codes
+  const alike: typeof rows = [
     ['wal-push', [path, segment], 0],
     ['wal-push', [path, next], 2],
     ['wal-push', [], 2],
     ['wal-push', [path, segment, 'more'], 2],
-    ['wal-push', ['--bogus', path], 2],
     ['wal-push', [path, segment, 'more', '--cluster', '1'], 2],
-    ['wal-fetch', [segment, 'pg_wal/R'], 0],
-    ['wal-fetch', [next, 'pg_wal/R'], 1],
     ['wal-fetch', [segment, 'pg_wal/R'], 200, gone],
-    ['wal-fetch', [segment], 200],
-    ['wal-fetch', ['--bogus', segment, 'pg_wal/R'], 200],
     ['wal-fetch', [segment, 'no folder/R'], 200],
   ];
-  for (const [name, words, code, env = {}] of rows) {
+  for (const [name, words, code, env = {}] of isTorture ? [...rows, ...alike] : rows) {
     const options = { cwd: data, env };
     const direct = await repository.run(name, words, options);
     expect([direct.code, direct.signal], `${name} ${words.join(' ')}`).toEqual([code, undefined]);
@@ -145,7 +149,10 @@ it.each([
     expect(ended.stderr).toContain(message);
     expect(ended.stderr).toMatch(new RegExp(`^${name === 'verify' ? '(wal-t|verify)' : name}: error: `));
     expect(ended.stderr).toContain(': hint: ');
-    if (name !== 'verify') expect(await walT(name, words)).toEqual(ended);
+    // what is wrong is told by the same code: one of each name
+    const isFirst =
+      words[1] === 'slow' || name === 'backup-list' || (name === 'basebackup-fetch' && words.length === 0);
+    if (name !== 'verify' && (isTorture || isFirst)) expect(await walT(name, words)).toEqual(ended);
   },
 );
 
@@ -189,9 +196,10 @@ it('shows commands, flags and every exit code by --help, and its version, on sta
     expect([own.code, own.stderr]).toEqual([0, '']);
     expect(own.stdout).toMatch(new RegExp(`^wal-t ${name}( |\\n)`));
     expect(await walT('wal-t', [name, '--help'])).toEqual(own);
-    expect(await walT('wal-t', ['--cluster', '1', name, '--help'])).toEqual(own);
+    if (isTorture || name === 'backup-list')
+      expect(await walT('wal-t', ['--cluster', '1', name, '--help'])).toEqual(own);
   }
-  for (const name of ['wal-t', 'wal-push', 'wal-fetch', 'backup-list']) {
+  for (const name of ['wal-t', 'wal-push', 'wal-fetch', ...(isTorture ? ['backup-list'] : [])]) {
     expect(await walT(name, ['--version'])).toMatchObject({ code: 0, stdout: `${packageJson.version}\n`, stderr: '' });
   }
 });
@@ -230,7 +238,7 @@ it('takes an empty WALT_CONFIG for none, and a named file that is not there for 
   expect([code, stderr]).toEqual([3, expect.stringContaining('could not read "/nonexistent": no such file')]);
 });
 
-it.each([15, 17, 18])(
+it.each(isTorture ? [15, 17, 18] : [17])(
   'prints lines by init that a PostgreSQL %s understands, wherever it is installed',
   async (major) => {
     const folder = temporaryFolder();

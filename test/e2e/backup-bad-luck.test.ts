@@ -17,10 +17,13 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { publishPlan } from '../../src/archive/deletion-plan.ts';
+import { formatRecipient, generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { noKeys } from '../../src/codec/keys.ts';
+import { backupList } from '../../src/commands/backup-list.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { startStandby } from '../cluster/server-support.ts';
 import { giveAway } from '../support/account.ts';
+import { makeContext } from '../support/context.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { delayAnswer, trickleUpload } from '../support/network-faults.ts';
@@ -76,7 +79,7 @@ function push({ repository, server }: Pick<Place, 'repository' | 'server'>, opti
   const { words = [], env = {}, ...others } = options;
   return repository.run('basebackup-push', [server.dataDirectory, ...words], {
     ...others,
-    env: { PGUSER: 'postgres', WALT_WORKERS: '1', WALT_BACKUP_WAL_TIMEOUT: '2s', ...env },
+    env: { PGUSER: 'postgres', WALT_WORKERS: '1', WALT_COMPRESSION_LEVEL: '1', WALT_BACKUP_WAL_TIMEOUT: '2s', ...env },
   });
 }
 
@@ -84,7 +87,7 @@ function push({ repository, server }: Pick<Place, 'repository' | 'server'>, opti
 async function copying(server: PostgresServer): Promise<void> {
   const question = `select count(*) from pg_stat_activity
     where application_name = 'wal-t' and state = 'idle' and query like '%pg_control_checkpoint%'`;
-  await waitFor('the copy to begin', async () => (await server.value(question)) === '1');
+  await answered(server, 'the copy to begin', question);
 }
 
 interface Row {
@@ -94,10 +97,19 @@ interface Row {
   readonly bad_pages?: readonly { readonly path: string; readonly block: number }[];
 }
 
-async function list(repository: TestRepository, env: Readonly<Record<string, string>> = {}): Promise<Row[]> {
-  const { code, stdout, stderr } = await repository.run('backup-list', ['--json'], { env });
+/** What backup-list says, as the command of its own that it is. */
+async function listByCommand(repository: TestRepository): Promise<Row[]> {
+  const { code, stdout, stderr } = await repository.run('backup-list', ['--json']);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return JSON.parse(stdout) as Row[];
+}
+
+/** The same in this process, of a repository in a folder: it is asked after every backup. */
+async function list({ root, folder }: TestRepository): Promise<readonly Row[]> {
+  const context = makeContext({ WALT_REPO: `file://${root}` }, { workingDirectory: folder });
+  const { backups } = await backupList(context, { window: false });
+  expect(context.lines).toEqual([]);
+  return backups as readonly Row[];
 }
 
 /** Of the newest backup. */
@@ -141,17 +153,16 @@ describe('a server that goes away in mid-copy ends the backup at once', () => {
     },
     { what: 'restarted', work: () => place.server.restart(), words: 'the server has ended this one' },
     { what: 'killed', work: () => place.server.stop('SIGKILL'), words: 'was lost' },
-  ])('$what', async ({ work, words }) => {
+  ])('$what', async ({ what, work, words }) => {
     const pushing = push(place, { words: veryslow });
     await copying(place.server);
     await work();
     expectFailure(await pushing, 7, 'the connection to the server at ', words, 'was given up');
     expect(await newest(place.repository)).toMatchObject({ state: 'failed' });
-    expectFailure(
-      await place.repository.run('basebackup-fetch', [join(temporaryFolder(), 'new')]),
-      1,
-      'no confirmed backup',
-    );
+    if (isTorture || what === 'killed') {
+      const fetched = await place.repository.run('basebackup-fetch', [join(temporaryFolder(), 'new')]);
+      expectFailure(fetched, 1, 'no confirmed backup');
+    }
     if (!place.server.isRunning) await place.server.start();
   });
 
@@ -369,6 +380,7 @@ describe('a backup and', () => {
     ] as const) {
       utimesSync(lease, writtenAt + seconds, writtenAt + seconds);
       expect(await newest(place.repository)).toMatchObject({ backup_name: name, state });
+      if (seconds > 0 && !isTorture) continue; // running, as before
       const fetched = await place.repository.run('basebackup-fetch', [join(temporaryFolder(), 'new'), name]);
       expectFailure(fetched, 8, `is ${state}: it cannot be relied on`);
     }
@@ -412,7 +424,11 @@ describe('a backup and', () => {
     for (const words of [`  ${path} block 1\n  ${path} block 3\n`, 'keep older backups', 'REINDEX'])
       expect(stdout).toContain(words);
     const pages = [1, 3].map((block) => ({ path, block }));
-    expect(await newest(repository)).toMatchObject({ state: 'confirmed', checksum_failures: 2, bad_pages: pages });
+    expect((await listByCommand(repository)).at(-1)).toMatchObject({
+      state: 'confirmed',
+      checksum_failures: 2,
+      bad_pages: pages,
+    });
     expect((await repository.run('backup-list', [])).stdout).toContain(
       `2 pages with a wrong checksum: ${path} block 1 …`,
     );
@@ -425,7 +441,7 @@ describe('a backup and', () => {
 
   it('a database and a tablespace that are dropped in mid-copy: both are gone from what is restored', async () => {
     const { server, repository } = place;
-    await server.query('create database going');
+    await server.query('create database going strategy file_copy'); // little WAL, each segment of which is a command
     await server.query('checkpoint');
     const pushing = push(place, { words: slow });
     await copying(server);
@@ -470,15 +486,21 @@ describe('settings that are wrong: refused at once, with what to set', () => {
     },
     { what: 'no such server', env: { PGHOST: '/nowhere' }, code: 7, words: ['could not connect', 'PGHOST and PGPORT'] },
     { what: 'no such role', env: { PGUSER: 'nobody' }, code: 7, words: ['role "nobody" does not exist', 'PGUSER'] },
-    {
-      what: 'no such database',
-      env: { PGDATABASE: 'none' },
-      code: 7,
-      words: ['database "none" does not exist', 'PGDATABASE'],
-    },
+    // told by the server as the role is
+    ...(isTorture
+      ? [
+          {
+            what: 'no such database',
+            env: { PGDATABASE: 'none' },
+            code: 7,
+            words: ['database "none" does not exist', 'PGDATABASE'],
+          },
+        ]
+      : []),
   ])('$what', async ({ env, code, words }) => {
+    const before = place.repository.files();
     expectFailure(await push(place, { env }), code, ...words);
-    expect(await list(place.repository)).toEqual([]);
+    expect(place.repository.files()).toEqual(before);
   });
 
   it('no repository, no data directory, or a folder that is none', async () => {
@@ -496,7 +518,7 @@ describe('settings that are wrong: refused at once, with what to set', () => {
       'it is not clear which cluster',
       'Give its data directory',
     );
-    for (const folder of [place.folder, '/nowhere']) {
+    for (const folder of isTorture ? [place.folder, '/nowhere'] : [place.folder]) {
       const ended = await repository.run('basebackup-push', [folder], { env });
       expectFailure(
         ended,
@@ -541,17 +563,15 @@ describe('a storage that', () => {
   );
 
   it.skipIf(!canMount)('has room for an increment alone: takes one, and refuses a full backup', async () => {
-    const root = smallFileSystem('40m');
+    const root = smallFileSystem('16m');
     const repository = await new TestRepository({ folder: temporaryFolder(), root }).init();
     const server = PostgresServer.create({ major: 17, settings: repository.serverSettings });
     onTestFinished(() => server.remove());
     await server.start();
-    await server.query("create table t as select n, repeat('x', 1000) as pad from generate_series(1, 60000) n");
-    await server.waitUntilAllArchived();
     const at = { repository, server };
     expect(await push(at)).toMatchObject({ code: 0 });
     const { bavail, bsize } = statfsSync(root);
-    writeFileSync(join(root, 'filler'), Buffer.alloc(bavail * bsize - 3 * 2 ** 20));
+    writeFileSync(join(root, 'filler'), Buffer.alloc(bavail * bsize - 900 * 2 ** 10));
     expect(await push(at, { words: ['--incremental'] })).toMatchObject({ code: 0 });
     expect(await list(repository)).toMatchObject([{ type: 'full' }, { type: 'incremental', state: 'confirmed' }]);
     const refusal = /the repository has \S+ \S+ left, and the cluster has/;
@@ -600,7 +620,7 @@ describe('a storage that', () => {
     onTestFinished(() => server.remove());
     await server.start();
     const at = { repository, server };
-    return { proxy, server, push: (options?: PushOptions) => push(at, options), list: () => list(repository) };
+    return { proxy, server, push: (options?: PushOptions) => push(at, options), list: () => listByCommand(repository) };
   }
 });
 
@@ -702,7 +722,10 @@ describe('a restore is refused before it writes anything', () => {
       says: () => ['there is no backup "base_none"', 'backup-list shows the names'],
     },
   ];
-  it.each(refusals)('$what', async ({ words, code, says, prepare }) => {
+  // of a mapping that cannot be, one of each kind
+  const isAlike = ({ what }: Refusal) =>
+    what === 'a relative place' || what === 'a tablespace in the place of the data directory';
+  it.each(refusals.filter((one) => isTorture || !isAlike(one)))('$what', async ({ words, code, says, prepare }) => {
     prepare?.();
     expectFailure(await fetch(words()), code, ...says());
     expect(existsSync(dir())).toBe(false);
@@ -731,8 +754,12 @@ describe('a restore is refused before it writes anything', () => {
       'archive_command',
     );
     const keys = [join(home, 'right'), join(home, 'wrong')];
-    const made = await Promise.all(keys.map((path) => place.repository.run('wal-t', ['keygen', '-o', path])));
-    const recipient = /age1[0-9a-z]+/.exec(`${made[0]?.stdout}${made[0]?.stderr}`)?.[0] ?? '';
+    const identities = keys.map(() => generateIdentity());
+    for (const [index, path] of keys.entries()) {
+      writeFileSync(path, `${identities[index]}\n`, { mode: 0o600 });
+      giveAway(path);
+    }
+    const recipient = formatRecipient(parseIdentity(identities[0] ?? ''));
     const sealed = await push(place, { env: { WALT_AGE_RECIPIENTS: recipient } });
     expectDone(sealed);
     expectFailure(await fetch([dir(), nameOf(sealed), ...away()]), 3, 'WALT_AGE_IDENTITY_FILE');
@@ -747,7 +774,17 @@ describe('a restore is refused before it writes anything', () => {
 /** Waits until this was the last that a backup's session asked. */
 async function lastAsked(server: PostgresServer, words: string): Promise<void> {
   const question = `select count(*) from pg_stat_activity where application_name = 'wal-t' and state = 'idle' and query like '%${words}%'`;
-  await waitFor(`"${words}"`, async () => (await server.value(question)) === '1');
+  await answered(server, `"${words}"`, question);
+}
+
+/** Waits until the answer is 1, over one connection. */
+async function answered(server: PostgresServer, what: string, question: string): Promise<void> {
+  const client = await server.connect();
+  try {
+    await waitFor(what, async () => String((await client.query({ text: question, rowMode: 'array' })).rows[0]) === '1');
+  } finally {
+    await client.end();
+  }
 }
 
 /** So that there is something to switch. @returns the segment that it went into. */

@@ -95,12 +95,12 @@ async function timed(work: Promise<unknown>): Promise<{ readonly ms: number; rea
 describe('what goes over the wire', () => {
   it('uses its connections again, also for large bodies, and never more of them than are allowed', async () => {
     const { proxy, storage } = await open({ connections: 3 });
-    const keys = Array.from({ length: 12 }, (_, index) => `key-${index}`);
+    const keys = Array.from({ length: 8 }, (_, index) => `key-${index}`);
     await Promise.all(keys.map((key) => storage.put(key, pattern(3 * mebibyte))));
     await Promise.all(keys.map((key) => read(storage, key)));
     await keysOf(storage, '');
     await storage.delete(keys);
-    expect(proxy.count()).toBe(26);
+    expect(proxy.count()).toBe(18);
     expect(proxy.connections).toBeLessThanOrEqual(3);
   });
 
@@ -109,7 +109,7 @@ describe('what goes over the wire', () => {
     const storage = await openS3Storage({ ...server.s3, endpoint: `http://127.0.0.1:${tap.port}` }, { prefix: 'p' });
     await storage.put('small', pattern(3 * mebibyte), { ifAbsent: true });
     await storage.put('empty', Buffer.alloc(0));
-    await storage.put('large', streamOf(pattern(25 * mebibyte)));
+    await storage.put('large', streamOf(pattern(17 * mebibyte)));
     await storage.delete(['k']);
     await keysOf(storage, '');
     for (const { method, path, headers, body } of tap.requests) {
@@ -132,17 +132,17 @@ describe('what goes over the wire', () => {
         .map(({ method }) => method)
         .sort()
         .join(' '),
-    ).toBe('GET POST POST POST PUT PUT PUT PUT PUT PUT PUT');
+    ).toBe('GET POST POST POST PUT PUT PUT PUT PUT PUT');
   });
 
   it('uploads parts of one size, and not too many of them', async () => {
     const { storage, seen, direct } = await open();
-    const body = pattern(32 * mebibyte);
+    const body = pattern(17 * mebibyte);
     await storage.put('large', streamOf(body), { sizeHint: body.length });
     const sizes = seen
       .filter(({ kind }) => kind === 'UploadPart')
       .map(({ headers }) => Number(headers['content-length']));
-    expect(sizes.sort((a, b) => b - a)).toEqual([5, 5, 5, 5, 5, 5, 2].map((size) => size * mebibyte));
+    expect(sizes.sort((a, b) => b - a)).toEqual([5, 5, 5, 2].map((size) => size * mebibyte));
     expect((await read(direct, 'large')).equals(body)).toBe(true);
     for (const [size, part] of [
       [0, 5],
@@ -218,12 +218,12 @@ describe('deadlines', () => {
     expect(error).toBeInstanceOf(StorageError);
     expect(error.message).toMatch(/no connection within 0.2 s$/);
     expect(ms / (200 * attempts)).toBeGreaterThan(0.9);
-    expect(ms / (200 * attempts)).toBeLessThan(10);
+    expect(ms / (200 * attempts)).toBeLessThan(40);
   });
 
   const silent: [what: string, fault: Fault, work: (storage: S3Storage) => Promise<unknown>][] = [
     ['a request', stall, (storage) => storage.get('key')],
-    ['an upload', stallUpload(), (storage) => storage.put('new', pattern(20 * mebibyte))],
+    ['an upload', stallUpload(), (storage) => storage.put('new', pattern(17 * mebibyte))],
     ['an answer', stallDownload(), (storage) => read(storage, 'key')],
     ['a listing', stallDownload(), (storage) => keysOf(storage, '')],
   ];
@@ -239,7 +239,7 @@ describe('deadlines', () => {
       const { ms, error } = await timed(work(storage));
       expect(error.message).toMatch(says);
       expect(error).toBeInstanceOf(StorageError);
-      expect(ms / (150 * attempts)).toBeLessThan(10);
+      expect(ms / (150 * attempts)).toBeLessThan(50); // not the other limit, which is a minute
     }
   });
 
@@ -249,12 +249,12 @@ describe('deadlines', () => {
     proxy.inject(trickleDownload(2000));
     const { ms, error } = await timed(read(storage, 'key'));
     expect(error.message).toContain('it took more than 0.4 s');
-    expect(ms / 400).toBeLessThan(10);
+    expect(ms / 400).toBeLessThan(100);
   });
 });
 
 describe('a read', () => {
-  const large = pattern(40 * mebibyte);
+  const large = pattern(20 * mebibyte);
 
   it.each([
     ['a reset', resetDownload()],
@@ -508,7 +508,7 @@ describe('what the settings ask of the store', () => {
 });
 
 describe('an upload in parts', () => {
-  const large = pattern(40 * mebibyte);
+  const large = pattern(20 * mebibyte);
 
   it('leaves an object alone that is there, though the end of an upload is not conditional here', async () => {
     const { proxy, storage, direct } = await open();

@@ -44,6 +44,14 @@ describe('a store', () => {
     expect((await send('GET', { key: '', query: { 'list-type': '2' } })).status).toBe(403);
   });
 
+  it('that lists in small pages', async () => {
+    const { put, send } = await through(store.smallPages(1));
+    for (const key of ['a', 'b']) await put({ key });
+    const { body } = await send('GET', { key: '', query: { 'list-type': '2' } });
+    expect(`${body}`).toContain('<IsTruncated>true</IsTruncated>');
+    expect(`${body}`.match(/<Key>/g)).toHaveLength(1);
+  });
+
   it('that stores an object and calls it a conflict', async () => {
     const { put, direct } = await through(store.falsePreconditionFailed);
     expect((await put({ headers: ifNoneMatch })).status).toBe(412);

@@ -88,6 +88,13 @@ export function errorInOk(code = 'InternalError'): Fault {
   return refuse(200, code);
 }
 
+/** Listings come in pages of so few keys, made by the server as it makes its own of a thousand. */
+export function smallPages(keys: number): Fault {
+  return fault('small pages', (request, next) =>
+    next(request.kind === 'ListObjects' ? resigned(request, { path: `${request.path}&max-keys=${keys}` }) : request),
+  );
+}
+
 /** A gateway that cannot reach the server says so to a browser. */
 export const gatewayError = fault('502 in HTML', async (request) => {
   await wholeOf(request);
