@@ -41,6 +41,19 @@ export function joined(pieces: readonly Uint8Array[]): Buffer {
   return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset);
 }
 
+/** Newer than the types of the oldest Node.js that is supported. */
+interface TransferableBuffer extends ArrayBuffer {
+  transfer?(newLength: number): ArrayBuffer;
+}
+
+/**
+ * Gives memory back now, where Node.js can (22 and later), not when the garbage collector finds it: then the array is empty. Only for what
+ * nobody uses any more, no thread of Node.js either; small arrays may lie in memory that others use, and stay.
+ */
+export function giveBack({ buffer }: Uint8Array): void {
+  if (buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer?.(0);
+}
+
 /** Takes exact amounts from a stream; holds back at most one chunk. */
 export class ByteReader {
   readonly #source: AsyncIterator<Uint8Array>;

@@ -2,7 +2,7 @@
  * Parts of backups that are needed in pieces: the frames that hold these are read, each once, by ranges of stored bytes, and checked against the
  * seek table that the list of files commits to. What is known of a part is kept for the next time.
  */
-import { collect } from '../bytes.ts';
+import { collect, giveBack } from '../bytes.ts';
 import { FrameAccess, type FrameRange, type ReadRange } from '../codec/streamed-ranges.ts';
 import { type Frame, inFlight } from '../codec/zstd.ts';
 import { CorruptError } from '../errors.ts';
@@ -44,11 +44,31 @@ export async function* readFrames(
   options: RangeOptions,
 ): AsyncGenerator<PartFrame> {
   const open = async (one: WantedPart) => ({ ...one, opened: await openPart(archive, one.part, options) });
-  yield* inFlight(framesIn(requestsOf(inFlight(each(wanted), open))), async ({ part, offset, frame }) => ({
-    part,
-    offset,
-    content: await attempt(archive, part, () => FrameAccess.decode(frame)),
-  }));
+  yield* inFlight(framesIn(requestsOf(inFlight(each(wanted), open))), async ({ part, offset, frame, stored }) => {
+    const content = await attempt(archive, part, () => FrameAccess.decode(frame));
+    stored.release();
+    return { part, offset, content };
+  });
+}
+
+/** Stored frames in one memory, which goes back when the last of them is decompressed. */
+class StoredFrames {
+  readonly #bytes: Uint8Array;
+  #users = 1;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  use(): this {
+    this.#users += 1;
+    return this;
+  }
+
+  release(): void {
+    this.#users -= 1;
+    if (this.#users === 0) giveBack(this.#bytes);
+  }
 }
 
 async function* each<Item>(items: Iterable<Item>): AsyncGenerator<Item> {
@@ -101,14 +121,16 @@ async function* framesIn(requests: AsyncIterable<RangeRequest>) {
   async function* taken() {
     const oldest = running.shift();
     if (oldest === undefined) return;
-    const stored = await oldest.stored;
+    const bytes = await oldest.stored;
     bytesRunning -= oldest.bytes;
     const { part, opened, range } = oldest.request;
+    const stored = new StoredFrames(bytes);
     let offset = range.first * limits.frameRawBytes;
-    for await (const frame of opened.frames(stored, range)) {
-      yield { part, offset, frame };
+    for await (const frame of opened.frames(bytes, range)) {
+      yield { part, offset, frame, stored: stored.use() };
       offset += limits.frameRawBytes;
     }
+    stored.release();
   }
   for await (const request of requests) {
     const bytes = request.opened.access.storedBytes(request.range);

@@ -4,6 +4,7 @@
  */
 import { promisify } from 'node:util';
 import * as zlib from 'node:zlib';
+import { giveBack } from '../bytes.ts';
 
 type Call = (bytes: Uint8Array, options: object) => Promise<Buffer>;
 
@@ -40,23 +41,14 @@ export function ownZstd(): ZstdEngine | undefined {
         params: { [ZSTD_c_compressionLevel]: level, [ZSTD_c_checksumFlag]: 1, [ZSTD_c_contentSizeFlag]: 1 },
       });
       const frame = Buffer.from(packed); // else what is kept of it keeps room for the whole content
-      discard(packed);
+      giveBack(packed);
       return frame;
     },
     // a byte more: when all of a piece is used, Node.js makes another one before it asks whether that was the end
     decompress: (frame, rawBytes) =>
       unpack(frame, { chunkSize: atLeast64(rawBytes + 1), maxOutputLength: atLeast64(rawBytes) }),
-    discard,
+    discard: giveBack,
   };
-}
-
-/** Every Node.js that has zstd has this, too. */
-interface TransferableBuffer extends ArrayBuffer {
-  transfer(newLength: number): ArrayBuffer;
-}
-
-function discard({ buffer }: Uint8Array): void {
-  if (buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer(0); // smaller ones may be pieces of what others use, too
 }
 
 /** What Node.js allows. */

@@ -363,8 +363,9 @@ it('never removes the last confirmed backup, nor the last that leads to the end 
       const plan = planRetention(state, policy, now);
       const left = stayingOf(state, plan).filter((one) => one.state === 'confirmed');
       expect(left.length > 0).toBe(confirmed.length > 0);
-      const lastAt = Math.max(...lives.map(({ diedAt }) => diedAt));
-      const alive = state.lastWalAt === undefined ? lives : lives.filter(({ diedAt }) => diedAt === lastAt);
+      const lastWalAt = ({ diedAt }: Life) => Number(at(diedAt)); // in whole milliseconds, as it is known
+      const lastAt = Math.max(...lives.map(lastWalAt));
+      const alive = state.lastWalAt === undefined ? lives : lives.filter((life) => lastWalAt(life) === lastAt);
       const current = alive.at(-1) as Life;
       const end = lsnAt(current, current.diedAt) + 10_000n;
       const leads = (backup: RetainedBackup) => wayTo(state.forks, backup, current.timeline, end);

