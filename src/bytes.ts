@@ -48,10 +48,10 @@ interface TransferableBuffer extends ArrayBuffer {
 
 /**
  * Gives memory back now, where Node.js can (22 and later), not when the garbage collector finds it: then the array is empty. Only for what
- * nobody uses any more, no thread of Node.js either; small arrays may lie in memory that others use, and stay.
+ * nobody uses any more, no thread of Node.js either. What is small, or lies behind something else, may be in memory that others use, and stays.
  */
-export function giveBack({ buffer }: Uint8Array): void {
-  if (buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer?.(0);
+export function giveBack({ buffer, byteOffset }: Uint8Array): void {
+  if (byteOffset === 0 && buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer?.(0);
 }
 
 /** Takes exact amounts from a stream; holds back at most one chunk. */

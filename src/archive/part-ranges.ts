@@ -4,7 +4,7 @@
  */
 import { collect, giveBack } from '../bytes.ts';
 import { FrameAccess, type FrameRange, type ReadRange } from '../codec/streamed-ranges.ts';
-import { type Frame, inFlight } from '../codec/zstd.ts';
+import { discard, type Frame, inFlight } from '../codec/zstd.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { RequestOptions, Storage } from '../storage/storage.ts';
@@ -49,6 +49,16 @@ export async function* readFrames(
     stored.release();
     return { part, offset, content };
   });
+}
+
+/** Of a plain frame that was given back: what else was made to read and to use it. */
+const garbageShare = 1 / 2;
+
+/** Gives the memory of a frame back when it was used. @returns about how many bytes are left for the garbage collector: all where the memory stays, or was decrypted. */
+export async function discardFrame({ part, content }: PartFrame): Promise<number> {
+  const { length } = content;
+  await discard(content);
+  return part.keyCommitment === undefined ? Math.max(content.length, length * garbageShare) : length;
 }
 
 /** Stored frames in one memory, which goes back when the last of them is decompressed. */

@@ -104,17 +104,9 @@ export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Arr
   return raw;
 }
 
-/** Of a content that was given back: what it was decompressed from, and whatever was made to use it. */
-const garbageShare = 1 / 4;
-
-/**
- * Gives the memory of a frame's content back at once, where that can be, and then it is empty: for those who read GBs and hold on to none of it.
- * @returns about how many bytes are left for the garbage collector.
- */
-export async function discard(content: Uint8Array): Promise<number> {
-  const { length } = content;
+/** Gives the memory of a frame's content back at once, where that can be, and then it is empty: for those who read GBs and hold on to none of it. */
+export async function discard(content: Uint8Array): Promise<void> {
   (await engine()).discard(content);
-  return Math.max(content.length, length * garbageShare);
 }
 
 /** Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame. */

@@ -6,11 +6,10 @@ import type { Archive } from '../../archive/archive.ts';
 import type { Range } from '../../archive/extents.ts';
 import { parseHashes, pieceBytes, pieceHash } from '../../archive/file-hashes.ts';
 import type { FileLine } from '../../archive/files-line.ts';
-import { readFrames } from '../../archive/part-ranges.ts';
+import { discardFrame, readFrames } from '../../archive/part-ranges.ts';
 import { type BytePath, showPath } from '../../byte-path.ts';
 import { type FoundFile, openFound } from '../../cluster/found-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
-import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { attributesOf, type RestoredBatch, type TaskOptions, targetIn } from './batch.ts';
 import { readBack } from './read-back.ts';
@@ -133,7 +132,8 @@ async function fill(archive: Archive, batch: WindowRestore, filling: Filling): P
       }
     }
   }
-  for await (const { part, offset, content } of readFrames(archive, wanted.values(), { signal, onFetched })) {
+  for await (const frame of readFrames(archive, wanted.values(), { signal, onFetched })) {
+    const { part, offset, content } = frame;
     signal.throwIfAborted();
     let used = 0;
     for (const { range, from, to } of wanted.get(part.index)?.walk.within(offset, content.length) ?? []) {
@@ -141,7 +141,7 @@ async function fill(archive: Archive, batch: WindowRestore, filling: Filling): P
       await put(targetIn(batch, range.file), content.subarray(from - offset, to - offset), position);
       used += to - from;
     }
-    progress(used, await discard(content));
+    progress(used, await discardFrame(frame));
   }
   return fetchedBytes;
 }

@@ -5,10 +5,9 @@
  */
 import type { Archive } from '../../archive/archive.ts';
 import type { FileLine, PartLine } from '../../archive/files-line.ts';
-import { readFrames } from '../../archive/part-ranges.ts';
+import { discardFrame, readFrames } from '../../archive/part-ranges.ts';
 import { hasLength, isRestored, removeFile } from '../../cluster/restored-file.ts';
 import { ScatteredFiles } from '../../cluster/scattered-files.ts';
-import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import type { PageRules } from '../page-rules.ts';
@@ -93,7 +92,8 @@ async function restoreMissing(
     const onFetched = (bytes: number) => {
       fetchedBytes += bytes;
     };
-    for await (const { part, offset, content } of readFrames(archive, wanted.values(), { signal, onFetched })) {
+    for await (const frame of readFrames(archive, wanted.values(), { signal, onFetched })) {
+      const { part, offset, content } = frame;
       signal.throwIfAborted();
       let used = 0;
       for (const { range, from, to } of wanted.get(part.index)?.walk.within(offset, content.length) ?? []) {
@@ -103,7 +103,7 @@ async function restoreMissing(
         if (opening !== undefined) await opening;
         used += to - from;
       }
-      progress(used, await discard(content));
+      progress(used, await discardFrame(frame));
     }
     for (const [file, target] of targets) {
       signal.throwIfAborted();
