@@ -3,7 +3,7 @@ import { CorruptError } from './errors.ts';
 
 /**
  * A stream of bytes in chunks of any size. A transform is a function from `Bytes` to `Bytes`.
- * A chunk belongs to whoever took it: its source does not write to it again.
+ * A chunk belongs to whoever took it: its source neither writes to it again nor keeps it.
  */
 export type Bytes = AsyncIterable<Uint8Array>;
 

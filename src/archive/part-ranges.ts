@@ -61,7 +61,7 @@ export async function discardFrame({ part, content }: PartFrame): Promise<number
   return part.keyCommitment === undefined ? Math.max(content.length, length * garbageShare) : length;
 }
 
-/** Stored frames in one memory, which goes back when the last of them is decompressed. */
+/** Stored frames in one memory, which goes back when the last of them is decompressed; after a failure never, since others may still be at it. */
 class StoredFrames {
   readonly #bytes: Uint8Array;
   #users = 1;

@@ -359,6 +359,7 @@ describe('a backup and', () => {
     expect(await newest(place.repository)).toMatchObject({ state: 'failed' });
     const open = `select count(*) from pg_stat_activity where application_name = 'wal-t'`;
     await waitFor('the session to end', async () => (await place.server.value(open)) === '0');
+    await place.server.waitUntilAllArchived(); // which has its files there, too
     expect(readdirSync(join(place.repository.root, '.tmp'))).toEqual([]);
   });
 

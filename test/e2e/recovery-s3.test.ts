@@ -375,6 +375,7 @@ describe('archive_command over S3', () => {
     'counts it when the storage is $what, and goes on when that is mended',
     async ({ reason, begin, mend }) => {
       await server.waitUntilAllArchived();
+      await waitFor('the archiver to be there', async () => (await server.value(archiver)) !== '');
       const [pid, logged] = [await server.value(archiver), server.log.length];
       await begin();
       await insertRow(server, ++n);

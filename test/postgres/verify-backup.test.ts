@@ -128,6 +128,7 @@ it.each(process.env.TORTURE === '1' ? [17, 18] : [18])(
   'accepts a backup that PostgreSQL %i made, and it alone',
   async (major) => {
     const server = await createServer(major);
+    onTestFinished(() => server.remove());
     const folder = temporaryFolder('backup');
     await takeBaseBackup(server, join(folder, 'data'));
     const copy = join(folder, 'data');
