@@ -119,6 +119,9 @@ export const leaseExpiryMs = 30 * minute;
 /** How long an increment waits for the server's WAL summaries: it does without, if need be. */
 export const summariesMs = 2 * minute;
 
+/** How long PostgreSQL may take from removing a tablespace's folder to removing the link to it. */
+export const tablespaceDropMs = second;
+
 /** A file that was written to so shortly before a backup may have been written to again with the same times. */
 export const trustedTimesMs = minute;
 

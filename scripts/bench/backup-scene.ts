@@ -1,5 +1,5 @@
 /** What all contenders of the backups' bench share: the cluster, where they store, and what they must leave behind. */
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { giveAway } from '../../test/support/account.ts';
 import type { PostgresServer } from '../../test/support/postgres.ts';
@@ -32,13 +32,12 @@ export function makeEmpty(folder: string): void {
   giveAway(folder);
 }
 
-/** Of all files below the folder whose path fits. */
+/** Of all files below the folder whose path fits; each once, since newer Node.js follows links, such as pgBackRest's `latest`. */
 export function bytesIn(folder: string, kind: RegExp): number {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
+  const paths = readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .filter((path) => kind.test(path))
-    .reduce((sum, path) => sum + statSync(path).size, 0);
+    .map((entry) => realpathSync(join(entry.parentPath, entry.name)));
+  return [...new Set(paths)].filter((path) => kind.test(path)).reduce((sum, path) => sum + statSync(path).size, 0);
 }
 
 /** What the one before has written is on the disk before the next one begins: each waits for its own bytes alone. */

@@ -2,11 +2,13 @@
  * Walks a data directory and its tablespaces in the order of path bytes and names what goes into a base backup. Reads names and
  * attributes, no content. What a running server removes meanwhile is left out; what cannot be read is an error, never a gap.
  */
-import { type BigIntStats, constants } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import { access, readlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { type BytePath, showPath, toBytePath, toFilePath } from '../byte-path.ts';
 import { HostError } from '../errors.ts';
+import { tablespaceDropMs } from '../limits.ts';
 import {
   isBackedUpEmpty,
   isExcluded,
@@ -52,45 +54,24 @@ export interface WalkOptions {
  * @throws HostError when a file or folder cannot be looked at, or a tablespace's link is broken.
  */
 export async function* walkDataDirectory(options: WalkOptions): AsyncGenerator<WalkEntry> {
-  yield* walkFrom(options);
+  const bare: Folder[] = [];
+  yield* walkFrom(options, { bare });
+  for (const folder of bare) await warnOfBare(options, folder);
 }
 
-/**
- * Counts files and raw bytes of the same walk, beforehand: for progress, free space, and to find unreadable folders and files early.
- * Does not warn: the walk itself will.
- * @throws HostError as the walk does, and when a file may not be read.
- */
-export async function surveyDataDirectory(
-  options: WalkOptions,
-): Promise<{ files: number; rawBytes: number; largestFileBytes: number }> {
-  const survey = { files: 0, rawBytes: 0, largestFileBytes: 0 };
-  for await (const entry of walkFrom({ ...options, warn: () => undefined }, readableCheck())) {
-    if (entry.type !== 'file') continue;
-    survey.files += 1;
-    survey.rawBytes += entry.sizeBytes;
-    survey.largestFileBytes = Math.max(survey.largestFileBytes, entry.sizeBytes);
-  }
-  return survey;
+export type FileCheck = (source: BytePath, stats: BigIntStats) => Promise<void>;
+
+export interface Findings {
+  /** Looks whether a file may be read. */
+  readonly check?: FileCheck;
+  /** Takes the tablespaces that hold nothing of this server's version, though their links are there. */
+  readonly bare?: Folder[];
 }
 
-type FileCheck = (source: BytePath, stats: BigIntStats) => Promise<void>;
-
-/** Asks the system once for each kind of owner and mode: of a million files nearly all are of one. */
-function readableCheck(): FileCheck {
-  const readable = new Set<string>();
-  return async (source, { mode, uid, gid }) => {
-    const likeness = `${mode} ${uid} ${gid}`;
-    if (readable.has(likeness)) return;
-    const asked = access(toFilePath(source), constants.R_OK).then(() => true);
-    if (await ifThere(source, asked)) readable.add(likeness);
-  };
-}
-
-interface Walk extends WalkOptions {
+interface Walk extends WalkOptions, Findings {
   readonly versionFolder: BytePath;
   /** Contents of tablespaces that lie inside the data directory: they come once, as the tablespace's. */
   readonly insideTablespaces: ReadonlySet<BytePath>;
-  readonly check: FileCheck | undefined;
 }
 
 interface Folder {
@@ -107,12 +88,14 @@ interface Found {
   readonly contents?: () => AsyncIterable<WalkEntry> | Iterable<WalkEntry>;
 }
 
-async function* walkFrom(options: WalkOptions, check?: FileCheck): AsyncGenerator<WalkEntry> {
+/** The walk itself, for whoever wants to know more of it. */
+export async function* walkFrom(options: WalkOptions, findings: Findings): AsyncGenerator<WalkEntry> {
   const source = toBytePath(resolve(options.dataDirectory));
   const root = await realFolder(source);
   const versionFolder = tablespaceVersionFolder(options.postgresMajor, options.catalogVersion);
   const insideTablespaces = await findInsideTablespaces(root, versionFolder);
-  yield* walkFolder({ ...options, versionFolder, insideTablespaces, check }, { path: '', source, lineage: [root] });
+  const walk = { ...options, ...findings, versionFolder, insideTablespaces };
+  yield* walkFolder(walk, { path: '', source, lineage: [root] });
 }
 
 /** The data directory alone must be there: else a wrong path would make an empty backup. */
@@ -232,8 +215,16 @@ async function* insideTablespace(walk: Walk, folder: Folder): AsyncGenerator<Wal
     isEmpty = false;
     yield entry;
   }
-  if (!isEmpty || (await attributesOf(folder.source)) === undefined) return;
-  walk.warn(`the tablespace "${showPath(folder.path)}" holds no folder "${walk.versionFolder}"`, {
+  if (isEmpty && (await attributesOf(folder.source)) !== undefined) walk.bare?.push(folder);
+}
+
+/** PostgreSQL drops a tablespace by removing its folder first, and then the link: it is given the time for that. */
+async function warnOfBare(options: WalkOptions, { path, source }: Folder): Promise<void> {
+  if ((await attributesOf(source)) !== undefined) await pause(tablespaceDropMs);
+  options.signal?.throwIfAborted();
+  if ((await attributesOf(source)) === undefined) return;
+  const name = tablespaceVersionFolder(options.postgresMajor, options.catalogVersion);
+  options.warn(`the tablespace "${showPath(path)}" holds no folder "${name}"`, {
     hint: 'If it was not being dropped just now, its disk may not be mounted: then nothing of it is in this backup.',
   });
 }

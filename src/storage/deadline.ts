@@ -1,4 +1,5 @@
 /** Ends the waiting for work that has no way to be cancelled, such as a system call on a dead network file system. */
+import type { Bytes } from '../bytes.ts';
 
 export interface Deadline {
   /** Aborted with the error to throw. */
@@ -68,5 +69,23 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): P
     return await Promise.race([work, aborted]);
   } finally {
     signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Ends when nobody waits for the result any more, also while the next chunk does not come: that time is not the storage's. */
+export async function* abortable(bytes: Bytes, givenUp: AbortSignal, limit: Limit): AsyncGenerator<Uint8Array> {
+  const source = bytes[Symbol.asyncIterator]();
+  let ended = false;
+  try {
+    for (;;) {
+      limit.pause();
+      const next = await unlessAborted(source.next(), givenUp);
+      limit.resume();
+      ended = next.done === true;
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    if (!ended) source.return?.().catch(() => undefined);
   }
 }

@@ -13,7 +13,7 @@ import {
   WalTError,
 } from '../errors.ts';
 import { limits } from '../limits.ts';
-import { type Limit, unlessAborted } from './deadline.ts';
+import { abortable } from './deadline.ts';
 import { exists, ignore, makeFolder, nameOnce, removeTemporary, writeTemporary } from './file-naming.ts';
 import { FilePatience, type FileStorageTimes } from './file-patience.ts';
 import {
@@ -281,22 +281,4 @@ interface ListFolderOptions {
   readonly prefix: string;
   readonly after: string;
   readonly signal: AbortSignal | undefined;
-}
-
-/** Ends when nobody waits for the result any more, also while the next chunk does not come: that time is not the storage's. */
-async function* abortable(bytes: Bytes, givenUp: AbortSignal, limit: Limit): AsyncGenerator<Uint8Array> {
-  const source = bytes[Symbol.asyncIterator]();
-  let ended = false;
-  try {
-    for (;;) {
-      limit.pause();
-      const next = await unlessAborted(source.next(), givenUp);
-      limit.resume();
-      ended = next.done === true;
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } finally {
-    if (!ended) source.return?.().catch(() => undefined);
-  }
 }

@@ -16,12 +16,8 @@ import { build } from 'esbuild';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type BytePath, toBytePath, toFilePath } from '../../src/byte-path.ts';
-import {
-  surveyDataDirectory,
-  type WalkEntry,
-  type WalkOptions,
-  walkDataDirectory,
-} from '../../src/cluster/backup-walk.ts';
+import { surveyDataDirectory } from '../../src/cluster/backup-survey.ts';
+import { type WalkEntry, type WalkOptions, walkDataDirectory } from '../../src/cluster/backup-walk.ts';
 import { HostError } from '../../src/errors.ts';
 import { account, giveAway } from '../support/account.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
@@ -258,6 +254,17 @@ describe('tablespaces', () => {
     expect(warnings[0]).toMatch(`the tablespace "pg_tblspc/16384" holds no folder "${version}"`);
   });
 
+  it('does not warn of a tablespace that is being dropped: its folder goes first, then the link', async () => {
+    const data = tree({ 'd/pg_tblspc': null, 'd/z': 'x', place: null });
+    const link = join(data, 'd/pg_tblspc/16384');
+    symlinkSync(join(data, 'place'), link);
+    const warnings: string[] = [];
+    for await (const { path } of walkDataDirectory(optionsOf(join(data, 'd'), warnings))) {
+      if (path === 'z') rmSync(link);
+    }
+    expect(warnings).toEqual([]);
+  });
+
   it('stores a tablespace inside the data directory once', async () => {
     const data = tree({ [`inside/${version}/5/1`]: 'x', 'inside/y': 'x', pg_tblspc: null });
     symlinkSync(join(data, 'inside'), join(data, 'pg_tblspc/16384'));
@@ -431,7 +438,7 @@ async function survey(dataDirectory: string) {
   await build({
     stdin: {
       contents: `
-        import { surveyDataDirectory } from './src/cluster/backup-walk.ts';
+        import { surveyDataDirectory } from './src/cluster/backup-survey.ts';
         const options = { postgresMajor: 15, catalogVersion: 202209061, warn: () => undefined };
         surveyDataDirectory({ ...options, dataDirectory: process.argv[2] }).then(
           (found) => console.log(JSON.stringify(found)),

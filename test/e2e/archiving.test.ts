@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { expectCounted } from '../support/failing-archiver.ts';
 import { FaultyFs, hasFaultyFs } from '../support/faulty-fs.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { copyInstallation } from '../support/installation.ts';
@@ -19,7 +20,6 @@ import { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, insertRow, rowsOf } from '../support/recovery.ts';
 import { TestRepository } from '../support/repository.ts';
 import { hasTool } from '../support/tools.ts';
-import { waitFor } from '../support/wait.ts';
 
 /** Servers with a table, of which the running tests' end disposes. */
 async function startServer(options: Parameters<typeof PostgresServer.create>[0]): Promise<PostgresServer> {
@@ -28,10 +28,6 @@ async function startServer(options: Parameters<typeof PostgresServer.create>[0])
   await server.query('create table t (n int)');
   return server;
 }
-
-const archiver = `select pid from pg_stat_activity where backend_type = 'archiver'`;
-/** How often archiving failed, if this segment was the last that it failed for. */
-const failures = (segment: string) => `select failed_count from pg_stat_archiver where last_failed_wal = '${segment}'`;
 
 const isTorture = process.env.TORTURE === '1';
 
@@ -184,22 +180,12 @@ describe.each(isTorture ? [15, 17, 18] : [17])('archive_command of PostgreSQL %s
     'counts it when $what, and goes on when that is mended',
     async ({ reason, begin, mend, ...failure }, { skip }) => {
       skip(failure.possible === false, 'it needs FUSE');
-      await server.waitUntilAllArchived();
-      const [pid, logged] = [await server.value(archiver), server.log.length];
-      await begin();
-      await insertRow(server, ++n);
-      const segment = await server.switchWal();
-      try {
-        await waitFor('the failure to be counted', async () => Number(await server.value(failures(segment))) > 0);
-        expect(server.log.slice(logged)).toMatch(reason);
-      } finally {
+      const mended = async () => {
         await mend?.();
         repository.configure({});
         environment('');
-      }
-      await server.query('select pg_switch_wal()'); // wakes the archiver, should it have given up for a minute
-      await server.waitUntilArchived(segment);
-      expect(await server.value(archiver)).toBe(pid);
+      };
+      const segment = await expectCounted(server, { reason, row: ++n, begin, mend: mended });
       expect(statSync(repository.object(segment)).size).toBeGreaterThan(0);
     },
   );

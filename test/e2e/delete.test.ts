@@ -28,6 +28,7 @@ import { FileStorage } from '../../src/storage/file.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { giveAway } from '../support/account.ts';
 import { makeContext } from '../support/context.ts';
+import { copyFolder } from '../support/copy-folder.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { openProxy } from '../support/proxied.ts';
@@ -378,7 +379,7 @@ describe('H28: nothing is removed', () => {
   let pinned: string;
   beforeAll(async () => {
     pinned = makeFolder('pinned');
-    spawnSync('cp', ['-a', template.root, join(pinned, 'repo')]);
+    await copyFolder(template.root, join(pinned, 'repo'));
     const { code, stderr } = await new TestRepository({ folder: pinned }).run('wal-t', ['pin', ...names(2)]);
     if (code !== 0) throw new Error(stderr);
   });
@@ -501,7 +502,7 @@ describe.each(['full', 'incremental'] as const)('a deletion that is killed, with
       await makeTemplate(type);
     }
     const repository = new TestRepository({ folder: makeFolder('measured') });
-    spawnSync('cp', ['-a', template.root, repository.root]);
+    await copyFolder(template.root, repository.root);
     const begun = performance.now();
     await remove(repository, '--retain', '1');
     tookMs = performance.now() - begun;

@@ -13,6 +13,7 @@ import { limits } from '../../src/limits.ts';
 import { parseWalFileName } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { giveAway } from '../support/account.ts';
+import { copyFolder } from '../support/copy-folder.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { seededRandom } from '../support/random.ts';
 import { TestRepository } from '../support/repository.ts';
@@ -48,7 +49,7 @@ beforeAll(async () => {
   authPath = join(folder, 'auth');
   await walT('wal-t', ['keygen', '--auth', '-o', authPath]);
   encrypted = join(folder, 'encrypted');
-  spawnSync('cp', ['-a', template, encrypted]);
+  await copyFolder(template, encrypted);
   const repository = new TestRepository({ folder, root: encrypted, settings: pushing() });
   const cwd = join(folder, 'data');
   const path = makeDataDirectory(cwd)(first, makeSegment(first));

@@ -29,9 +29,15 @@ const noNode = { WALT_NODE: '/bin/false' };
 async function ask(cluster: PrefetchingCluster, name: string, env: Readonly<Record<string, string>> = {}) {
   rmSync(join(cluster.data, target), { force: true });
   const { code, stderr } = await cluster.launch([name, target], env);
-  expect(code, stderr).toBe(0);
+  expect(code, `${stderr}${wordsOfReader(cluster)}`).toBe(0);
   expect(cluster.delivered?.equals(makeSegment(name))).toBe(true);
   return stderr;
+}
+
+/** Why it has ended, where no call has told that yet. */
+function wordsOfReader(cluster: PrefetchingCluster): string {
+  const said = cluster.prefetch('said');
+  return existsSync(said) ? `The reader: ${readFileSync(said, 'utf8')}` : '';
 }
 
 /** The first of `count` segments was asked for, and so many of the next were fetched as are kept before any is taken. */

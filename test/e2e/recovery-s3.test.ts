@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, type TestContext } from 'vitest';
 import { keygen } from '../../src/commands/keygen.ts';
 import { giveAway } from '../support/account.ts';
+import { expectCounted } from '../support/failing-archiver.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { delayAnswer, reset, resetDownload, stall, stallDownload, truncate } from '../support/network-faults.ts';
@@ -302,9 +303,6 @@ describe.each(torture ? [15, 17, 18] : [17])('PostgreSQL %s', (major) => {
 describe('archive_command over S3', () => {
   const prefix = 'archiving';
   const home = makeFolder('archiving-s3');
-  const failures = (segment: string) =>
-    `select failed_count from pg_stat_archiver where last_failed_wal = '${segment}'`;
-  const archiver = `select pid from pg_stat_activity where backend_type = 'archiver'`;
   let proxy: FaultProxy;
   let repository: TestRepository;
   let server: PostgresServer;
@@ -374,21 +372,7 @@ describe('archive_command over S3', () => {
   it.each(rows)(
     'counts it when the storage is $what, and goes on when that is mended',
     async ({ reason, begin, mend }) => {
-      await server.waitUntilAllArchived();
-      await waitFor('the archiver to be there', async () => (await server.value(archiver)) !== '');
-      const [pid, logged] = [await server.value(archiver), server.log.length];
-      await begin();
-      await insertRow(server, ++n);
-      const segment = await server.switchWal();
-      try {
-        await waitFor('the failure to be counted', async () => Number(await server.value(failures(segment))) > 0);
-        expect(server.log.slice(logged)).toMatch(reason);
-      } finally {
-        await mend();
-      }
-      await server.query('select pg_switch_wal()'); // wakes the archiver, should it have given up for a minute
-      await server.waitUntilArchived(segment);
-      expect(await server.value(archiver)).toBe(pid);
+      const segment = await expectCounted(server, { reason, row: ++n, begin, mend });
       expect(proxy.log.some(({ method, key, told }) => method === 'PUT' && key.endsWith(segment) && told === 200)).toBe(
         true,
       );

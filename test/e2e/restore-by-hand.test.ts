@@ -13,6 +13,7 @@ import {
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { giveAway } from '../support/account.ts';
+import { copyFolder } from '../support/copy-folder.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { checkout } from '../support/installation.ts';
 import { PostgresServer } from '../support/postgres.ts';
@@ -101,7 +102,7 @@ describe.skipIf(!hasTools)('an encrypted archive, without WAL-T', () => {
   /** Which may then be damaged. */
   async function copyArchive(): Promise<string> {
     const copy = join(temporaryFolder(), 'cluster');
-    await run('cp', ['-a', cluster, copy]);
+    await copyFolder(cluster, copy);
     return copy;
   }
 

@@ -101,7 +101,7 @@ describe('a damaged history', () => {
   });
 
   it('H14: can be replaced by a sound one, and only then', async () => {
-    const own = withCopy(started, repositorySettings);
+    const own = await withCopy(started, repositorySettings);
     const { repository, primary } = own;
     const setAside = () => repository.run('wal-t', ['wal-set-aside', '00000002.history', '--confirm'], { env });
     expect(await setAside()).toMatchObject({ code: 0 });
@@ -134,7 +134,7 @@ describe('of twenty segments', () => {
   const upTo = (last: number) => Array.from({ length: last }, (_, index) => index + 1).join(' ');
 
   it('a damaged one is a hole like another: what comes before it can be restored', async () => {
-    const started = withCopy(gone, repositorySettings);
+    const started = await withCopy(gone, repositorySettings);
     const last = names[19] ?? '';
     flipByte(started.repository.object(last));
 
@@ -148,7 +148,7 @@ describe('of twenty segments', () => {
   });
 
   it('those of a clock that was set back are told of, and what is said beforehand is what PostgreSQL does: it stops at the first transaction that is too late', async () => {
-    const started = withCopy(gone, repositorySettings);
+    const started = await withCopy(gone, repositorySettings);
     const { repository } = started;
     const hour = 3_600_000_000n;
     for (const name of names.slice(4, 8)) await rewrite(repository, name, (time) => time + hour); // rows 5 to 8, an hour ahead
@@ -166,7 +166,7 @@ describe('of twenty segments', () => {
   });
 
   it('those of a clock that was set back by a millisecond: of two transactions that ended together the later one is written first', async () => {
-    const started = withCopy(gone, repositorySettings);
+    const started = await withCopy(gone, repositorySettings);
     const { repository } = started;
     let last = 0n;
     await rewrite(repository, names[18] ?? '', (time) => {

@@ -175,7 +175,7 @@ describe('timelines', () => {
     afterAll(() => started?.remove());
 
     it('is not poisoned by the history of nobody', async () => {
-      const own = withCopy(started, repositorySettings);
+      const own = await withCopy(started, repositorySettings);
       const { repository, primary } = own;
       const history = join(primary.dataDirectory, 'pg_wal/00000009.history');
       writeFileSync(history, `1\t${fork}\tno recovery target specified\n`);

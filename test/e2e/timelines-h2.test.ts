@@ -6,11 +6,12 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { giveAway } from '../support/account.ts';
+import { copyFolder } from '../support/copy-folder.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
 import { archiveRow, flipByte, insertRow, rowsOf } from '../support/recovery.ts';
 import { TestRepository } from '../support/repository.ts';
-import { launcher, run } from '../support/run.ts';
+import { launcher } from '../support/run.ts';
 import { waitFor } from '../support/wait.ts';
 
 /** Row 1 in a segment of its own; in the next one, on timeline 1 row 2 and the foreign row 3, on timeline 2 rows 2 and 20; 21 behind. */
@@ -57,7 +58,7 @@ async function failOver(major: number): Promise<Failover> {
   await primary.remove();
   await insertRow(standby, 20);
   const early = `${repository.root}.early`;
-  await run('cp', ['-a', repository.root, early]);
+  await copyFolder(repository.root, early);
   expect((await archiveRow(standby, 21)).slice(8)).toBe(place);
   await archiveRow(standby, 22);
   const history = readFileSync(join(standby.dataDirectory, 'pg_wal/00000002.history'), 'utf8');
@@ -68,7 +69,7 @@ async function failOver(major: number): Promise<Failover> {
 /** A repository like `root`, of the running test's own. */
 async function copyOf(root: string): Promise<TestRepository> {
   const repository = new TestRepository({ settings: patience });
-  await run('cp', ['-a', root, repository.root]);
+  await copyFolder(root, repository.root);
   return repository;
 }
 
@@ -122,7 +123,7 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
     const before = rounds();
     await waitFor('it to have asked again', () => rounds() > before + 2);
     expect(await rowsOf(server)).toBe('1 2');
-    await run('cp', ['-a', `${late}/.`, repository.root]);
+    await copyFolder(`${late}/.`, repository.root);
     await waitFor('row 22', async () => (await rowsOf(server)).endsWith('22'));
     expect(await rowsOf(server)).toBe('1 2 20 21 22');
     expect(server.log).not.toContain('wal-fetch: error');
@@ -208,7 +209,7 @@ describe.each(process.env.TORTURE === '1' ? [15, 17, 18] : [17])('PostgreSQL %s'
     expect(isRefused()).toBe(false);
     const given = readFileSync(join(server.dataDirectory, 'pg_wal', parted));
     expect(given.subarray(-1000).every((byte) => byte === 0)).toBe(true);
-    await run('cp', ['-a', `${late}/.`, repository.root]);
+    await copyFolder(`${late}/.`, repository.root);
     await waitFor('row 22', async () => (await rowsOf(server)).endsWith('22'));
     await server.waitUntilAllArchived();
     expect(await server.value('select failed_count from pg_stat_archiver')).toBe('0');

@@ -2,12 +2,13 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import { copyFolder } from './copy-folder.ts';
 import { CountedNode } from './counted-node.ts';
 import { makeFolder, temporaryFolder } from './folders.ts';
 import { PostgresServer } from './postgres.ts';
 import { insertRow } from './recovery.ts';
 import { TestRepository } from './repository.ts';
-import { launcher, run } from './run.ts';
+import { launcher } from './run.ts';
 
 export const rows = 24;
 /** What a complete recovery has. */
@@ -46,7 +47,7 @@ export async function archiveRows(major: number): Promise<ArchivedRows> {
 /** A server that is to recover from a copy of the archive. */
 export async function recoveringFrom(archived: ArchivedRows, settings: Readonly<Record<string, string>> = {}) {
   const repository = new TestRepository({ settings });
-  await run('cp', ['-a', archived.repository.root, repository.root]);
+  await copyFolder(archived.repository.root, repository.root);
   const node = new CountedNode(temporaryFolder());
   const server = archived.base.copy();
   onTestFinished(() => server.remove());

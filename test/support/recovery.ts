@@ -1,6 +1,7 @@
 /** Recoveries over two timelines that wait before a segment until the test lets them on: a fault strikes in the middle, never by chance. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { copyFolder } from './copy-folder.ts';
 import { makeFolder, removeFolder } from './folders.ts';
 import { PostgresServer } from './postgres.ts';
 import { TestRepository } from './repository.ts';
@@ -143,7 +144,7 @@ while [ -e ${this.#hold} ]; do sleep 0.02; done\n`,
   async reach(): Promise<void> {
     const { through, settings = {} } = this.#options;
     if (settings.WALT_REPO === undefined) {
-      await run('cp', ['-a', this.#archived.repository.root, this.repository.root]);
+      await copyFolder(this.#archived.repository.root, this.repository.root);
     }
     if (through !== undefined) {
       this.repository.configure({ ...settings, WALT_REPO: `file://${await through(this.repository.root)}` });

@@ -3,8 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { templatesFolder } from './cluster-template.ts';
+import { copyFolder } from './copy-folder.ts';
 import { filesBelow, temporaryFolder } from './folders.ts';
-import { type Ended, launcher, type RunOptions, run, walT } from './run.ts';
+import { type Ended, launcher, type RunOptions, walT } from './run.ts';
 import type { S3Endpoint } from './s3-server.ts';
 
 export interface RepositoryOptions {
@@ -102,9 +103,4 @@ export class TestRepository {
     if (found === undefined) throw new Error(`${name} is not stored`);
     return join(this.root, found);
   }
-}
-
-async function copyFolder(from: string, to: string): Promise<void> {
-  const { code, stderr } = await run('cp', ['-a', from, to]);
-  if (code !== 0) throw new Error(stderr);
 }

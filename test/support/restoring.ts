@@ -1,6 +1,6 @@
 /** A cluster that archives, its backups, and what is restored from them: as the tests of `wal-t restore` do it. All of it goes with the test, unless it is shared. */
-import { spawnSync } from 'node:child_process';
 import { expect, onTestFinished } from 'vitest';
+import { copyFolder } from './copy-folder.ts';
 import { makeFolder, removeFolder } from './folders.ts';
 import { PostgresServer } from './postgres.ts';
 import { rowsOf } from './recovery.ts';
@@ -20,17 +20,10 @@ interface Choices {
 }
 
 /** A primary that runs and archives. */
-export async function startPrimary({
-  major = 17,
-  settings = {},
-  repositorySettings = {},
-}: Choices = {}): Promise<Archived> {
-  const repository = await new TestRepository({ settings: repositorySettings }).init();
-  const primary = keep(
-    PostgresServer.create({ major, isSmall: true, settings: { ...repository.serverSettings, ...settings } }),
-  );
-  await primary.start();
-  return { repository, primary };
+export async function startPrimary(choices: Choices = {}): Promise<Archived> {
+  const { remove, ...archived } = await startSharedPrimary(choices);
+  onTestFinished(remove);
+  return archived;
 }
 
 export interface SharedPrimary extends Archived {
@@ -43,25 +36,30 @@ export async function startSharedPrimary({
   settings = {},
   repositorySettings = {},
 }: Choices = {}): Promise<SharedPrimary> {
-  const folder = makeFolder('shared');
+  const folder = makeFolder('primary');
   const repository = await new TestRepository({ folder, settings: repositorySettings }).init();
-  const primary = PostgresServer.create({
-    major,
-    isSmall: true,
-    settings: { ...repository.serverSettings, ...settings },
-  });
+  const archiving = { ...repository.serverSettings, ...settings };
+  const primary = PostgresServer.create({ major, isSmall: true, settings: archiving });
   const remove = async () => {
     await primary.remove();
     removeFolder(folder);
   };
-  await primary.start();
+  try {
+    await primary.start();
+  } catch (error) {
+    await remove();
+    throw error;
+  }
   return { repository, primary, remove };
 }
 
 /** The same with a copy of the repository that the running test may spoil. */
-export function withCopy({ repository, primary }: Archived, settings: Readonly<Record<string, string>> = {}): Archived {
+export async function withCopy(
+  { repository, primary }: Archived,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Archived> {
   const copy = new TestRepository({ settings });
-  spawnSync('cp', ['-a', repository.root, copy.root]);
+  await copyFolder(repository.root, copy.root);
   return { repository: copy, primary };
 }
 

@@ -1,7 +1,7 @@
 /** What a base backup looks at before it begins: that its WAL can arrive, in this very archive, and that the host can do it. */
 import { join } from 'node:path';
 import { checkSameRepository, noRepository, readCluster, readRepository } from '../../archive/repository.ts';
-import { surveyDataDirectory } from '../../cluster/backup-walk.ts';
+import { surveyDataDirectory } from '../../cluster/backup-survey.ts';
 import { readKnownRepository } from '../../cluster/known-repository.ts';
 import { CheckError, ConfigurationError, ObjectNotFound } from '../../errors.ts';
 import { describeArchiver, waitForWal } from './archived-wal.ts';
