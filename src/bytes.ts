@@ -54,6 +54,21 @@ export function giveBack({ buffer, byteOffset }: Uint8Array): void {
   if (byteOffset === 0 && buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer?.(0);
 }
 
+/** Gives the memory of each chunk back when the next one is asked for. */
+export async function* spent(bytes: Bytes): AsyncGenerator<Uint8Array> {
+  for await (const chunk of bytes) {
+    yield chunk;
+    giveBack(chunk);
+  }
+}
+
+export const canGiveBack = 'transfer' in ArrayBuffer.prototype;
+
+/** The bytes in memory that can be given back when they were used, where that can be: a copy when something else lies there, too. */
+export function apart(bytes: Uint8Array): Uint8Array {
+  return canGiveBack && bytes.length < bytes.buffer.byteLength ? Buffer.concat([bytes]) : bytes;
+}
+
 /** Takes exact amounts from a stream; holds back at most one chunk. */
 export class ByteReader {
   readonly #source: AsyncIterator<Uint8Array>;

@@ -4,14 +4,14 @@
  */
 import { collect, giveBack } from '../bytes.ts';
 import { FrameAccess, type FrameRange, type ReadRange } from '../codec/streamed-ranges.ts';
-import { discard, type Frame, inFlight } from '../codec/zstd.ts';
+import { type Frame, inFlight } from '../codec/zstd.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { RequestOptions, Storage } from '../storage/storage.ts';
 import type { Archive } from './archive.ts';
 import type { PartLine } from './files-line.ts';
 import { objectKey, partName } from './keys.ts';
-import { aboutStream } from './part.ts';
+import { aboutStream, discardContent } from './part.ts';
 import type { RangeList, WantedRange } from './range-walk.ts';
 
 /** What is needed of one part. */
@@ -51,14 +51,12 @@ export async function* readFrames(
   });
 }
 
-/** Of a plain frame that was given back: what else was made to read and to use it. */
+/** A frame by itself leaves more behind than one of many that are read one after the other. */
 const garbageShare = 1 / 2;
 
-/** Gives the memory of a frame back when it was used. @returns about how many bytes are left for the garbage collector: all where the memory stays, or was decrypted. */
-export async function discardFrame({ part, content }: PartFrame): Promise<number> {
-  const { length } = content;
-  await discard(content);
-  return part.keyCommitment === undefined ? Math.max(content.length, length * garbageShare) : length;
+/** Gives the memory of a frame back when it was used. @returns about how many bytes are left for the garbage collector. */
+export function discardFrame({ part, content }: PartFrame): Promise<number> {
+  return discardContent(content, part, garbageShare);
 }
 
 /** Stored frames in one memory, which goes back when the last of them is decompressed; after a failure never, since others may still be at it. */

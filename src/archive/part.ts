@@ -1,10 +1,10 @@
 /** Streamed objects of a backup, its parts and its list of files: stored while they are made, read only as what the backup committed to. */
 
-import type { Bytes } from '../bytes.ts';
-import { collect } from '../bytes.ts';
+import { type Bytes, canGiveBack, collect, giveBack } from '../bytes.ts';
 import type { ObjectIdentity } from '../codec/header.ts';
 import { manifestKeys } from '../codec/keys.ts';
 import { openStreamed, type StreamedCommitment, sealStreamed } from '../codec/streamed.ts';
+import { discard } from '../codec/zstd.ts';
 import { CorruptError, ObjectExists, ObjectNotFound } from '../errors.ts';
 import { limits } from '../limits.ts';
 import type { RequestOptions } from '../storage/storage.ts';
@@ -16,6 +16,8 @@ export interface StreamOptions extends RequestOptions {
   readonly level: number;
   /** About how many bytes there will be. */
   readonly sizeHint: number;
+  /** Told about how many bytes are left for the garbage collector, as they are stored. */
+  readonly onGarbage?: (bytes: number) => void;
 }
 
 /** Which of a backup's streamed objects: a part by its number, or the list of files. */
@@ -26,20 +28,30 @@ export async function storeStream(
   archive: Archive,
   name: StreamName,
   raw: Bytes,
-  { level, sizeHint, signal }: StreamOptions,
+  { level, sizeHint, signal, onGarbage = () => undefined }: StreamOptions,
 ): Promise<StreamedCommitment> {
   const identity = identityOf(archive, name);
   const keys = name.part === 'files' ? manifestKeys(archive.keys) : archive.keys;
   const { body, commitment } = sealStreamed(raw, { ...identity, level, keys });
   const key = objectKey(archive.systemIdentifier, identity.name);
   try {
-    await archive.storage.put(key, body, { signal, sizeHint });
+    const isPlain = keys.recipients.length === 0;
+    await archive.storage.put(key, told(body, isPlain, onGarbage), { signal, sizeHint, spend: true });
   } catch (error) {
     // the name is random: it is our own, stored by a request whose answer was lost
     if (!(error instanceof ObjectExists) || !(await hasSize(archive, key, commitment().objectBytes, signal)))
       throw error;
   }
   return commitment();
+}
+
+/** Tells of each chunk when it was taken: the storage has given its memory back then, or has made a copy; where it is sealed two were made before. */
+async function* told(made: Bytes, isPlain: boolean, onGarbage: (bytes: number) => void): Bytes {
+  for await (const chunk of made) {
+    const { length } = chunk;
+    yield chunk;
+    onGarbage((isPlain ? length / 4 : 2 * length) + 2 * chunk.length);
+  }
 }
 
 /**
@@ -60,6 +72,23 @@ export async function* readStream(
   } catch (error) {
     throw aboutStream(error, archive, key);
   }
+}
+
+/** Of plain content that was given back: what else was made to read it. */
+const garbageShare = 1 / 8;
+
+/**
+ * Gives the memory of content of a streamed object back when it was used. @returns about how many bytes are left for the garbage collector:
+ * all where the memory stays, or was decrypted.
+ */
+export async function discardContent(
+  content: Uint8Array,
+  { keyCommitment }: StreamedCommitment,
+  share = garbageShare,
+): Promise<number> {
+  const { length } = content;
+  await discard(content);
+  return keyCommitment === undefined ? Math.max(content.length, length * share) : length;
 }
 
 /** Says of which streamed object an error is, and what to do about it. */
@@ -97,8 +126,12 @@ async function openWindows({ storage }: Archive, key: string, signal: AbortSigna
 
   async function* windows(): AsyncGenerator<Uint8Array> {
     let next: number = limits.windowBytes;
+    let [before, last]: [readonly Uint8Array[], readonly Uint8Array[]] = [[], []];
     for (let window = running.shift(); window !== undefined; window = running.shift()) {
       const { pieces } = await window;
+      // whoever asks for a third window has copied what it took of the first: no frame is as long as the second
+      for (const memory of before) giveBack(memory);
+      [before, last] = [last, memoriesOf(pieces)];
       for (; next < sizeBytes && running.length < limits.windowsInFlight; next += limits.windowBytes) {
         const ahead = read(next);
         ahead.catch(() => undefined); // awaited in its turn
@@ -108,6 +141,16 @@ async function openWindows({ storage }: Archive, key: string, signal: AbortSigna
       for (let piece = pieces.shift(); piece !== undefined; piece = pieces.shift()) yield piece;
     }
   }
+}
+
+/** Where the pieces lie, without the memory in which something else lies, too. */
+function memoriesOf(pieces: readonly Uint8Array[]): Uint8Array[] {
+  if (!canGiveBack) return [];
+  const filled = new Map<ArrayBufferLike, number>();
+  for (const { buffer, length } of pieces) filled.set(buffer, (filled.get(buffer) ?? 0) + length);
+  return [...filled]
+    .filter(([{ byteLength }, bytes]) => bytes === byteLength)
+    .map(([memory]) => new Uint8Array(memory));
 }
 
 /** @throws CorruptError when there is more: nothing is collected without a limit. */

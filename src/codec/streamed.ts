@@ -3,7 +3,7 @@
  * inside an age file, where there are recipients. Both directions. What commits to them stands elsewhere. Byte layout: docs/FORMAT.md.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { ByteReader, type Bytes } from '../bytes.ts';
+import { apart, ByteReader, type Bytes, giveBack } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { sealAge } from './age.ts';
@@ -201,9 +201,10 @@ async function* openPlain(source: ByteReader, commitment: StreamedCommitment, id
   if (!agrees) throw notTheOne('lengths or hashes differ');
 }
 
-async function decoded(frame: Frame) {
-  const content = await decodeFrame(frame);
-  const entry = { storedBytes: frame.stored.length, rawBytes: content.length, checksum: frameChecksum(frame.stored) };
+async function decoded({ stored, rawBytes }: Frame) {
+  const content = await decodeFrame({ stored, rawBytes });
+  const entry = { storedBytes: stored.length, rawBytes: content.length, checksum: frameChecksum(stored) };
+  giveBack(stored);
   return { content, entry };
 }
 
@@ -212,7 +213,8 @@ async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
     const magic = await reader.peek(4);
     if (magic.length < 4) throw new CorruptError('it is truncated');
     if (isSeekTable(magic)) return;
-    yield await readFrame(reader);
+    const { stored, rawBytes } = await readFrame(reader);
+    yield { stored: apart(stored), rawBytes };
   }
 }
 

@@ -1,9 +1,8 @@
 /** Reads a stored part from its beginning to its end and hands out the files that stand in it, each checked against the list of files. */
 import type { Archive } from '../archive/archive.ts';
 import type { FileLine, PartLine } from '../archive/files-line.ts';
-import { readStream } from '../archive/part.ts';
+import { discardContent, readStream } from '../archive/part.ts';
 import { showPath } from '../byte-path.ts';
-import { discard } from '../codec/zstd.ts';
 import { CorruptError } from '../errors.ts';
 import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.ts';
 
@@ -26,7 +25,7 @@ export interface ReadPart {
 
 export interface ReadPartOptions {
   readonly signal: AbortSignal;
-  readonly progress: (bytes: number) => void;
+  readonly progress: (bytes: number, held?: number) => void;
   readonly open: (file: FileLine) => FileSink;
 }
 
@@ -54,8 +53,7 @@ export async function readPartFiles(
     for await (const chunk of readStream(archive, name, part, options)) {
       while (waiting[current]?.take(chunk, offset) === true) current += 1;
       offset += chunk.length;
-      options.progress(chunk.length);
-      await discard(chunk);
+      options.progress(chunk.length, await discardContent(chunk, part));
     }
     if (current < waiting.length)
       throw new CorruptError(`the list of files names content that part ${part.number} does not have`);

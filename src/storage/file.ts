@@ -2,7 +2,7 @@
 import { constants, type Dirent } from 'node:fs';
 import { type FileHandle, lstat, open, readdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Bytes, bytesOf, compareBytes } from '../bytes.ts';
+import { type Bytes, bytesOf, compareBytes, spent } from '../bytes.ts';
 import { makeFolders, syncFolder } from '../durable-file.ts';
 import {
   ObjectExists,
@@ -60,7 +60,7 @@ export class FileStorage implements Storage {
     this.#patience = new FilePatience(this.url, times);
   }
 
-  async put(key: string, body: Uint8Array | Bytes, { signal }: PutOptions = {}): Promise<void> {
+  async put(key: string, body: Uint8Array | Bytes, { signal, spend = false }: PutOptions = {}): Promise<void> {
     assertKey(key);
     const limitMs = this.#requestMs;
     await this.#patience.answer(`write "${key}"`, { signal, limitMs }, async (givenUp, limit) => {
@@ -68,7 +68,7 @@ export class FileStorage implements Storage {
       await this.#expectSameRoot();
       if (await exists(path)) return this.#refuse(key);
       const bytes = body instanceof Uint8Array ? bytesOf(body) : body;
-      const temporary = await writeTemporary(this.#root, abortable(bytes, givenUp, limit));
+      const temporary = await writeTemporary(this.#root, abortable(spend ? spent(bytes) : bytes, givenUp, limit));
       try {
         await this.#makeFolders(dirname(path));
         givenUp.throwIfAborted();

@@ -45,7 +45,11 @@ export class S3Storage implements Storage {
     }
   }
 
-  async #put(key: string, body: Uint8Array | Bytes, { ifAbsent, sizeHint, signal }: AllOf<PutOptions>): Promise<void> {
+  async #put(
+    key: string,
+    body: Uint8Array | Bytes,
+    { ifAbsent, sizeHint, signal }: AllOf<Omit<PutOptions, 'spend'>>,
+  ): Promise<void> {
     const attempt = this.#bucket.attempt('put', key);
     const input = {
       ...this.#bucket.target(key),

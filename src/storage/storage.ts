@@ -48,6 +48,8 @@ export interface PutOptions extends RequestOptions {
   readonly ifAbsent?: boolean;
   /** About how many bytes a streamed body has. */
   readonly sizeHint?: number;
+  /** Nobody needs the body's chunks any more: the memory of each may be given back when it was stored, and not before the next is asked for. */
+  readonly spend?: boolean;
 }
 
 export interface GetOptions extends RequestOptions {

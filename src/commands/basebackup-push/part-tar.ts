@@ -10,6 +10,7 @@ import { encodeTarHeader, tarEnd, tarPadding } from '../../codec/tar.ts';
 import { limits } from '../../limits.ts';
 import { makeChecksum } from '../../postgres/file-checksum.ts';
 import { parseRelationFile } from '../../postgres/relation-file.ts';
+import type { Progressing } from '../crew.ts';
 import { freshOf, inheritedHashes, type KnownFile } from './changed-file.ts';
 import { Pace } from './pace.ts';
 import type { ClusterEntry, MadeFile, PartBatch } from './store-part.ts';
@@ -17,7 +18,7 @@ import { VisiblePages } from './visible-pages.ts';
 
 export interface PartOptions {
   readonly signal: AbortSignal;
-  readonly progress: (bytes: number) => void;
+  readonly progress: Progressing;
 }
 
 export class PartTar {
@@ -136,7 +137,7 @@ export class PartTar {
     };
     this.lines.push({ type: 'file', path, ...attributesOf(file), ...told });
     this.fileBytes += sizeBytes;
-    this.#options.progress(sizeBytes - freshBytes);
+    this.#options.progress(sizeBytes - freshBytes, 0);
   }
 
   #visiblePages(path: BytePath, { sizeBytes }: DataFile, line?: KnownFile['line']): VisiblePages | undefined {
@@ -159,7 +160,7 @@ export class PartTar {
   async *#content(chunk: Uint8Array) {
     this.readBytes += chunk.length;
     yield chunk;
-    this.#options.progress(chunk.length);
+    this.#options.progress(chunk.length, 0); // the next one has its memory
     await this.#pace.passed(chunk.length);
   }
 

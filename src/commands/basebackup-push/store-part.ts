@@ -84,6 +84,7 @@ export async function storePart(archive: Archive, batch: PartBatch, options: Par
           level,
           sizeHint: rawBytes,
           signal: options.signal,
+          onGarbage: (bytes) => options.progress(0, bytes),
         });
   const last = batch.last === true ? ({ last: true } as const) : {};
   const part: PartLine[] =

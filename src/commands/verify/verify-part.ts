@@ -2,10 +2,9 @@
 import type { Archive } from '../../archive/archive.ts';
 import type { PartLine } from '../../archive/files-line.ts';
 import type { BadPage } from '../../archive/manifest.ts';
-import { readStream } from '../../archive/part.ts';
+import { discardContent, readStream } from '../../archive/part.ts';
 import { RangeWalk, type WantedRange } from '../../archive/range-walk.ts';
 import { type BytePath, formatPath, showPath } from '../../byte-path.ts';
-import { discard } from '../../codec/zstd.ts';
 import { CorruptError } from '../../errors.ts';
 import { limits } from '../../limits.ts';
 import { type FileChecksum, type ManifestChecksums, makeChecksum } from '../../postgres/file-checksum.ts';
@@ -61,8 +60,7 @@ export async function verifyPart(archive: Archive, batch: VerifyBatch, options: 
       open.delete(piece);
     }
     offset += chunk.length;
-    options.progress(chunk.length);
-    await discard(chunk);
+    options.progress(chunk.length, await discardContent(chunk, part));
   }
   return found;
 }
@@ -105,16 +103,25 @@ class PieceCheck {
     if (this.#judge === undefined) return;
     const skipped = Math.min(this.#skip, chunk.length);
     this.#skip -= skipped;
-    const wanted = chunk.subarray(skipped);
-    const bytes = this.#rest.length === 0 ? wanted : Buffer.concat([this.#rest, wanted]);
-    const wholeBytes = bytes.length - (bytes.length % this.#pageBytes);
-    const whole = bytes.subarray(0, wholeBytes);
-    if (this.#strict?.(whole, this.#at).length !== 0) {
-      this.#isExcused = true;
-      for (const block of this.#judge(whole, this.#at)) this.#onBadPage(this.#piece.path, block);
+    let bytes = chunk.subarray(skipped);
+    if (this.#rest.length > 0) {
+      const missing = bytes.subarray(0, this.#pageBytes - this.#rest.length);
+      bytes = bytes.subarray(missing.length);
+      this.#rest = Buffer.concat([this.#rest, missing]);
+      if (this.#rest.length < this.#pageBytes) return;
+      this.#look(this.#rest, this.#judge);
     }
-    this.#at += wholeBytes;
+    const wholeBytes = bytes.length - (bytes.length % this.#pageBytes);
+    this.#look(bytes.subarray(0, wholeBytes), this.#judge);
     this.#rest = Buffer.from(bytes.subarray(wholeBytes));
+  }
+
+  #look(pages: Uint8Array, judge: PageJudge): void {
+    if (this.#strict?.(pages, this.#at).length !== 0) {
+      this.#isExcused = true;
+      for (const block of judge(pages, this.#at)) this.#onBadPage(this.#piece.path, block);
+    }
+    this.#at += pages.length;
   }
 
   end(): { readonly isExcused: boolean } {

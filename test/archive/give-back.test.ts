@@ -1,0 +1,126 @@
+/**
+ * Memory that is given back is not used any more: here it is filled with junk then, as if somebody else had it already. So it is found with
+ * every version of Node.js, also with those that could not give it back at all.
+ */
+import { randomBytes } from 'node:crypto';
+import { expect, it, vi } from 'vitest';
+import { generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
+import { noKeys } from '../../src/codec/keys.ts';
+import type { Frame } from '../../src/codec/zstd.ts';
+import type { GetOptions, Storage } from '../../src/storage/storage.ts';
+import { makeArchive } from '../support/backups.ts';
+import { testBackupId } from '../support/streamed.ts';
+
+const given = vi.hoisted(() => {
+  const spoiled: { bytes: number } = { bytes: 0 };
+  const spoil = function (this: ArrayBuffer): ArrayBuffer {
+    new Uint8Array(this).fill(0xdb);
+    spoiled.bytes += this.byteLength;
+    return new ArrayBuffer(0);
+  };
+  Object.defineProperty(ArrayBuffer.prototype, 'transfer', { value: spoil, configurable: true, writable: true });
+  return spoiled;
+});
+
+// loaded when memory is known to be given back
+const { readStream, storeStream } = await import('../../src/archive/part.ts');
+const { readFrames } = await import('../../src/archive/part-ranges.ts');
+const { encodeFrame, decodeFrame } = await import('../../src/codec/zstd.ts');
+
+const identity = parseIdentity(generateIdentity());
+if (identity === undefined) throw new Error('no identity');
+const encrypted = { ...noKeys, recipients: [identity], identities: [identity] };
+const part = { backup: testBackupId, part: 1 };
+
+/** What compresses well beside what does not: frames of a few bytes, of some kilobytes and of more than a mebibyte, 20 MiB of them when stored. */
+function someContent(): Buffer {
+  const pieces = Array.from({ length: 48 }, (_, index) => {
+    if (index % 5 === 0) return Buffer.alloc(1_000_003, index);
+    if (index % 7 === 0) return Buffer.from(randomBytes(3000).toString('hex').repeat(170));
+    return randomBytes(500_000 + 1234 * index);
+  });
+  return Buffer.concat(pieces);
+}
+
+/** Gives what is stored in pieces as they come from a socket: several in one memory, each in its own, or with something else behind it. */
+function inPieces(storage: Storage): Storage {
+  const get = async (key: string, options: GetOptions = {}) => {
+    const { body, ...about } = await storage.get(key, options);
+    return { ...about, body: cut(body) };
+  };
+  return { ...bound(storage), get };
+}
+
+async function* cut(body: AsyncIterable<Uint8Array>) {
+  let next = 0;
+  for await (const chunk of body) {
+    for (let at = 0; at < chunk.length; ) {
+      const length = [65_536, 16_384, 1, 400_000, 8192][next++ % 5] ?? 1;
+      const piece = chunk.subarray(at, at + length);
+      at += length;
+      if (next % 3 === 0) yield piece;
+      else if (next % 3 === 1) yield new Uint8Array(piece);
+      else
+        yield new Uint8Array([...new Uint8Array(8), ...piece.subarray(0, 100)]).subarray(
+          8,
+          8 + Math.min(100, piece.length),
+        );
+      if (next % 3 === 2 && piece.length > 100) yield new Uint8Array(piece.subarray(100));
+    }
+  }
+}
+
+const bound = (storage: Storage): Storage => ({
+  url: storage.url,
+  put: storage.put.bind(storage),
+  get: storage.get.bind(storage),
+  list: storage.list.bind(storage),
+  delete: storage.delete.bind(storage),
+});
+
+it.each([
+  ['plain, from a folder', noKeys, bound],
+  ['encrypted, from a folder', encrypted, bound],
+  ['plain, in pieces', noKeys, inPieces],
+  ['encrypted, in pieces', encrypted, inPieces],
+])('a streamed object comes back as it was stored, %s', async (_, keys, as) => {
+  const archive = makeArchive(keys);
+  const content = someContent();
+  async function* raw() {
+    for (let at = 0; at < content.length; at += 700_001) yield Buffer.from(content.subarray(at, at + 700_001));
+  }
+  given.bytes = 0;
+  const commitment = await storeStream(archive, part, raw(), { level: 1, sizeHint: content.length });
+  expect(given.bytes).toBeGreaterThan(commitment.storedBytes / 2);
+  given.bytes = 0;
+  let offset = 0;
+  for await (const chunk of readStream({ ...archive, storage: as(archive.storage) }, part, commitment, {})) {
+    expect(content.subarray(offset, offset + chunk.length).equals(chunk)).toBe(true);
+    offset += chunk.length;
+  }
+  expect(offset).toBe(content.length);
+  expect(given.bytes).toBeGreaterThan(commitment.storedBytes / 2);
+
+  const line = { ...commitment, type: 'part' as const, index: 0, backup: testBackupId, number: 1 };
+  const ranges = { length: 30, at: (index: number) => ({ offset: index * 1_000_000 + 77, lengthBytes: 1500 }) };
+  for await (const { offset: at, content: frame } of readFrames(
+    { ...archive, storage: as(archive.storage) },
+    [{ part: line, ranges }],
+    {
+      onFetched: () => undefined,
+    },
+  )) {
+    expect(content.subarray(at, at + frame.length).equals(frame)).toBe(true);
+  }
+});
+
+it('a frame is what was compressed, whatever is compressed beside it', async () => {
+  const blocks = [randomBytes(1 << 20), Buffer.alloc(1 << 20), randomBytes(5000), Buffer.from('x')];
+  const frames = await Promise.all([...blocks, ...blocks].map((block) => encodeFrame(block, 3)));
+  const contents = await Promise.all(
+    frames.map((stored, index) =>
+      decodeFrame({ stored, rawBytes: blocks[index % blocks.length]?.length ?? 0 } as Frame),
+    ),
+  );
+  for (const [index, content] of contents.entries()) expect(blocks[index % blocks.length]?.equals(content)).toBe(true);
+});
