@@ -89,6 +89,11 @@ export class ByteReader {
    * @throws CorruptError when the stream ends before.
    */
   async read(sizeBytes: number): Promise<Buffer> {
+    return joined(await this.readPieces(sizeBytes));
+  }
+
+  /** The same in the pieces in which they came. */
+  async readPieces(sizeBytes: number): Promise<readonly Uint8Array[]> {
     const pieces: Uint8Array[] = [];
     let missing = sizeBytes;
     while (missing > 0) {
@@ -103,7 +108,7 @@ export class ByteReader {
       missing -= piece.length;
       pieces.push(piece);
     }
-    return joined(pieces);
+    return pieces;
   }
 
   /** `sizeBytes` bytes, fewer only when the stream ends before. */

@@ -63,7 +63,7 @@ export async function readFrame(reader: ByteReader): Promise<Frame> {
       storedBytes <= limits.frameStoredBytes &&
       blocks <= limits.frameBlocks;
     if (!bounded) throw new CorruptError('a zstd frame has impossible blocks');
-    pieces.push(header, await reader.read(blockBytes));
+    pieces.push(header, ...(await reader.readPieces(blockBytes)));
   }
   pieces.push(await reader.read(checksumBytes));
   return { stored: joined(pieces), rawBytes: rest.rawBytes };
