@@ -40,6 +40,8 @@ export const limits = {
   aheadSpaceShare: 0.1,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
+  /** The same of one part: its worker is one of as many as there are processors, and each more only takes the others' caches from them. */
+  framesOfPartInFlight: 2,
   /** A part of a backup closes after so much raw content, or so many files: a worker's task. */
   partRawBytes: 256 * mebibyte,
   partFiles: 2048,

@@ -85,7 +85,7 @@ class PlainSeal {
       pool.release(block);
       return { stored, rawBytes: block.length };
     };
-    for await (const { stored, rawBytes } of inFlight(pool.blocksOf(raw), encode)) {
+    for await (const { stored, rawBytes } of inFlight(pool.blocksOf(raw), encode, limits.framesOfPartInFlight)) {
       this.#entries.push({ storedBytes: stored.length, rawBytes, checksum: frameChecksum(stored) });
       this.#rawBytes += rawBytes;
       yield this.#measured(stored);
@@ -184,7 +184,7 @@ async function* openPlain(source: ByteReader, commitment: StreamedCommitment, id
   checkIdentity(header, identity);
   const entries = [headerEntry(frameBytes)];
   let rawBytes = 0;
-  for await (const { content, entry } of inFlight(framesOf(reader), decoded)) {
+  for await (const { content, entry } of inFlight(framesOf(reader), decoded, limits.framesOfPartInFlight)) {
     rawBytes += content.length;
     if (rawBytes > commitment.rawBytes) throw notTheOne('it holds more');
     entries.push(entry);

@@ -152,13 +152,14 @@ export function frameChecksum(stored: Uint8Array): number {
 export async function* inFlight<Item, Result>(
   items: AsyncIterable<Item>,
   work: (item: Item) => Promise<Result>,
+  most: number = limits.framesInFlight,
 ): AsyncGenerator<Result> {
   const running: Promise<Result>[] = [];
   for await (const item of items) {
     const result = work(item);
     result.catch(() => undefined); // awaited below; until then a failure must not count as unhandled
     running.push(result);
-    if (running.length >= limits.framesInFlight) yield await (running.shift() as Promise<Result>);
+    if (running.length >= most) yield await (running.shift() as Promise<Result>);
   }
   for (const result of running) yield await result;
 }
