@@ -24,7 +24,7 @@ launch() {
   if [ "$name" = wal-t ]; then
     export WAL_T_BIN="${self%/*}" # for the lines that it gives for PostgreSQL's configuration: right after the next upgrade, too
     export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" # zstd's threads: asked for when Node.js starts
-    young=--max-semi-space-size=2 # MiB: many small files make much garbage, and each thread would let it grow to the fourfold
+    young=--max-semi-space-size=2 # MiB: many small files make much garbage, and each thread would let it grow to the eightfold
     # of many threads glibc keeps what they have freed, each for itself: one heap is enough for all. Pieces of up to 4 MiB, a window, come from it and are
     # used again, since memory that the kernel has just given costs a third of decompressing into it; larger ones go back at once
     export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}" MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4259840}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-67108864}"

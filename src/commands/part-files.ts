@@ -5,6 +5,7 @@ import { discardContent, readStream } from '../archive/part.ts';
 import { showPath } from '../byte-path.ts';
 import { CorruptError } from '../errors.ts';
 import { type ManifestChecksums, makeChecksum } from '../postgres/file-checksum.ts';
+import type { Progressing } from './crew.ts';
 
 /** Takes the content of one file. */
 export interface FileSink {
@@ -25,7 +26,7 @@ export interface ReadPart {
 
 export interface ReadPartOptions {
   readonly signal: AbortSignal;
-  readonly progress: (bytes: number, held?: number) => void;
+  readonly progress: Progressing;
   readonly open: (file: FileLine) => FileSink;
 }
 

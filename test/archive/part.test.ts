@@ -10,7 +10,8 @@ import { generateIdentity, parseIdentity } from '../../src/codec/age-text.ts';
 import { type Keys, noKeys } from '../../src/codec/keys.ts';
 import { CorruptError, ObjectExists } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';
-import type { GetOptions, Storage } from '../../src/storage/storage.ts';
+import type { GetOptions } from '../../src/storage/storage.ts';
+import { around } from '../support/around-storage.ts';
 import { makeArchive } from '../support/backups.ts';
 import { join } from '../support/objects.ts';
 import { testSystemIdentifier } from '../support/segment.ts';
@@ -27,18 +28,6 @@ if (owner === undefined || auditor === undefined) throw new Error('no identity')
 const encrypted: Keys = { ...noKeys, recipients: [owner], manifestRecipients: [auditor], identities: [owner] };
 const keyOf = (name: string) => objectKey(testSystemIdentifier, name);
 const partKey = keyOf(`part/${testBackupId}/0000001`);
-
-/** The same storage with some verbs of its own. */
-function around(storage: Storage, verbs: Partial<Storage>): Storage {
-  return {
-    url: storage.url,
-    put: storage.put.bind(storage),
-    get: storage.get.bind(storage),
-    list: storage.list.bind(storage),
-    delete: storage.delete.bind(storage),
-    ...verbs,
-  };
-}
 
 it.each([
   ['plain', noKeys],
@@ -82,7 +71,7 @@ it('asks for windows one after the other, few ahead of what is used, and for non
   asked.length = 0;
   for await (const _ of readStream({ ...archive, storage: watched }, part, commitment, {})) break;
   // the first content is given when so many frames were read
-  const begun = Math.ceil((limits.framesInFlight * limits.frameStoredBytes) / limits.windowBytes);
+  const begun = Math.ceil((limits.framesOfPartInFlight * limits.frameStoredBytes) / limits.windowBytes);
   expect(asked.length).toBeLessThanOrEqual(begun + limits.windowsInFlight);
 });
 

@@ -15,6 +15,7 @@ import { fetchBackup } from '../../src/commands/basebackup-fetch.ts';
 import { CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';
 import type { Storage } from '../../src/storage/storage.ts';
+import { around } from '../support/around-storage.ts';
 import { verifyBackup } from '../support/backup-manifest.ts';
 import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
@@ -184,16 +185,12 @@ const keyOf = (backup: string, part: number) => objectKey(testSystemIdentifier, 
 /** The same storage, and what was asked of its parts. */
 function counting(storage: Storage) {
   const ranges: { readonly key: string; readonly offset: number; readonly length: number }[] = [];
-  const counted: Storage = {
-    url: storage.url,
-    put: storage.put.bind(storage),
-    list: storage.list.bind(storage),
-    delete: storage.delete.bind(storage),
+  const counted = around(storage, {
     get: (key, options = {}) => {
       if (key.includes('/part/')) ranges.push({ key, ...(options.range ?? { offset: 0, length: Number.NaN }) });
       return storage.get(key, options);
     },
-  };
+  });
   return { counted, ranges };
 }
 

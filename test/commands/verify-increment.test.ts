@@ -10,7 +10,7 @@ import { deleteBackups } from '../../src/commands/delete.ts';
 import { isSound, type VerifyResult, verify } from '../../src/commands/verify.ts';
 import { limits } from '../../src/limits.ts';
 import { makeChecksum } from '../../src/postgres/file-checksum.ts';
-import type { Storage } from '../../src/storage/storage.ts';
+import { around } from '../support/around-storage.ts';
 import { CheckedArchive } from '../support/checked-archive.ts';
 import { makeContext } from '../support/context.ts';
 import {
@@ -45,16 +45,12 @@ async function makeChain(increments: number): Promise<CheckedArchive> {
 
 function contextOf({ storage }: Archive) {
   const reads = new Map<string, number>();
-  const watched: Storage = {
-    url: storage.url,
-    put: storage.put.bind(storage),
-    list: storage.list.bind(storage),
-    delete: storage.delete.bind(storage),
+  const watched = around(storage, {
     get: (key, options) => {
       reads.set(key, (reads.get(key) ?? 0) + 1);
       return storage.get(key, options);
     },
-  };
+  });
   const context = makeContext({ WALT_REPO: storage.url }, { workingDirectory: '/', openStorage: () => watched });
   return { context, reads };
 }

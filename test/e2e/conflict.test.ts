@@ -22,6 +22,7 @@ import { parseWalFileName, segmentStart } from '../../src/postgres/wal-file-name
 import { FileStorage } from '../../src/storage/file.ts';
 import type { Storage } from '../../src/storage/storage.ts';
 import { giveAway } from '../support/account.ts';
+import { around } from '../support/around-storage.ts';
 import { makeContext } from '../support/context.ts';
 import { makeFolder, removeFolder, temporaryFolder } from '../support/folders.ts';
 import { PostgresServer } from '../support/postgres.ts';
@@ -398,11 +399,7 @@ describe('wal-push --missing', () => {
     const isOpen = () => readdirSync('/proc/self/fd').some((fd) => linkOf(fd) === path);
     let asked = 0;
     // the question whether the cluster is known is asked while the file is read, with this answer not before it is
-    const recycling: Storage = {
-      url: storage.url,
-      put: storage.put.bind(storage),
-      list: storage.list.bind(storage),
-      delete: storage.delete.bind(storage),
+    const recycling = around(storage, {
       get: async (key, options) => {
         if (key.endsWith('cluster.json')) asked += 1;
         if (key.endsWith('cluster.json') && asked === 2) {
@@ -412,7 +409,7 @@ describe('wal-push --missing', () => {
         }
         return storage.get(key, options);
       },
-    };
+    });
     const { pushed, failed } = await walPushMissing({ ...context, openStorage: () => recycling }, { pgdata: data });
     expect([pushed, failed.map(({ name }) => name)]).toEqual([[at(4)], [at(3)]]);
     expect(await names()).toEqual([at(2), at(4)]);
