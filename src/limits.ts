@@ -38,6 +38,9 @@ export const limits = {
   /** In recovery: the first batch of segments, and the share of the free space that those may take which PostgreSQL has not asked for yet. */
   aheadFirst: 4,
   aheadSpaceShare: 0.1,
+  /** The beginning of one frame of so many is compressed in two ways, to see which suits the content. */
+  trialBytes: 256 * kibibyte,
+  framesOfTrial: 16,
   /** Frames compressed or decompressed at the same time. */
   framesInFlight: 4,
   /** The same of one part: its worker is one of as many as there are processors, and each more only takes the others' caches from them. */

@@ -10,7 +10,8 @@ import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAg
 import type { Stanza } from './age-keys.ts';
 import { encodeHeader, measuredHeader, type ObjectHeader, type ObjectIdentity, readHeader } from './header.ts';
 import { type Commitment, checkMac, checkStanza, contentStanza, type Keys, macOf, readContentStanza } from './keys.ts';
-import { compress, decompress } from './zstd.ts';
+import { decompress } from './zstd.ts';
+import { compress } from './zstd-compress.ts';
 
 export interface SealOptions extends ObjectIdentity {
   readonly pushedAt: Date;

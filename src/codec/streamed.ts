@@ -19,7 +19,8 @@ import {
   type SeekEntry,
   seekTableSize,
 } from './seekable.ts';
-import { decodeFrame, encodeFrame, type Frame, frameChecksum, inFlight, readFrame } from './zstd.ts';
+import { decodeFrame, type Frame, frameChecksum, inFlight, readFrame } from './zstd.ts';
+import { FrameCompressor } from './zstd-compress.ts';
 
 /** What a list of files or a manifest says of a streamed object: nothing else is accepted under its name. */
 export interface StreamedCommitment {
@@ -80,8 +81,9 @@ class PlainSeal {
   async *layer(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
     yield this.#measured(this.#head);
     const pool = new BlockPool();
+    const compressor = new FrameCompressor(level);
     const encode = async (block: Buffer) => {
-      const stored = await encodeFrame(block, level);
+      const stored = await compressor.compress(block);
       pool.release(block);
       return { stored, rawBytes: block.length };
     };

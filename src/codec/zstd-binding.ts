@@ -4,7 +4,7 @@
  */
 import * as binding from '@mongodb-js/zstd/bindings.js';
 import xxhash from 'xxhash-wasm';
-import type { ZstdEngine } from './zstd-own.ts';
+import { type Compressor, tunedLevel, type ZstdEngine } from './zstd-own.ts';
 
 const frameMagic = 0xfd2fb528;
 const checksumBytes = 4;
@@ -13,9 +13,10 @@ const sizeAndChecksum = 0b10_0_00_1_00;
 
 export async function bindingZstd(): Promise<ZstdEngine> {
   const { h64Raw } = await xxhash();
-  return {
-    /** The binding's header of magic, descriptor 0, window is patched to magic, descriptor, window, size 4; the low half of XXH64 ends the frame. */
-    compress: async (raw, level) => {
+  /** The binding's header of magic, descriptor 0, window is patched to magic, descriptor, window, size 4; the low half of XXH64 ends the frame. */
+  const compressor =
+    (level: number): Compressor =>
+    async (raw) => {
       const bare = await binding.compress(asBuffer(raw), level);
       if (bare.readUInt32LE(0) !== frameMagic || bare[4] !== 0) {
         throw new Error('the zstd binding writes another frame header than the one known');
@@ -27,7 +28,9 @@ export async function bindingZstd(): Promise<ZstdEngine> {
       bare.copy(frame, 10, 6);
       frame.writeUInt32LE(Number(h64Raw(raw, 0n) & 0xffff_ffffn), frame.length - checksumBytes);
       return frame;
-    },
+    };
+  return {
+    ways: (level) => ({ thorough: compressor(level), quick: level === tunedLevel ? compressor(1) : undefined }),
     decompress: (frame) => binding.decompress(asBuffer(frame)),
     discard: () => undefined, // its memory is not Node.js's to give
   };

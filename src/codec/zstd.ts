@@ -1,8 +1,8 @@
 /**
- * zstd frames of bounded size, each with its content size and checksum. Knows nothing of what the frames hold.
+ * zstd frames of bounded size, each with its content size and checksum, and how they are read. Knows nothing of what the frames hold.
  * @see RFC 8878 for the frame format
  */
-import { ByteReader, type Bytes, joined } from '../bytes.ts';
+import { type ByteReader, joined } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ownZstd, type ZstdEngine } from './zstd-own.ts';
@@ -17,18 +17,13 @@ const maxBlockBytes = 128 * 1024;
 /** One for this process; the binding is loaded only where it is needed. */
 let chosen: Promise<ZstdEngine> | undefined;
 
-function engine(): Promise<ZstdEngine> {
+export function zstdEngine(): Promise<ZstdEngine> {
   chosen ??= chooseEngine();
   return chosen;
 }
 
 async function chooseEngine(): Promise<ZstdEngine> {
   return ownZstd() ?? (await import('./zstd-binding.ts')).bindingZstd();
-}
-
-/** One frame around `raw`, at most 1 MiB of it. */
-export async function encodeFrame(raw: Uint8Array, level: number): Promise<Uint8Array> {
-  return (await engine()).compress(raw, level);
 }
 
 /** A frame as it was read: not decompressed yet, but known to be of bounded size. */
@@ -96,7 +91,7 @@ function windowSize(descriptor: number): number {
 
 /** The content of a frame. @throws CorruptError when it is not the one that its size and checksum tell. */
 export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Array> {
-  const { decompress } = await engine();
+  const { decompress } = await zstdEngine();
   const raw = await decompress(stored, rawBytes).catch((cause: unknown) => {
     throw new CorruptError('a zstd frame does not decompress', { detail: String(cause), cause });
   });
@@ -106,37 +101,12 @@ export async function decodeFrame({ stored, rawBytes }: Frame): Promise<Uint8Arr
 
 /** Gives the memory of a frame's content back at once, where that can be, and then it is empty: for those who read GBs and hold on to none of it. */
 export async function discard(content: Uint8Array): Promise<void> {
-  (await engine()).discard(content);
-}
-
-/** Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame. */
-export async function* compress(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
-  yield* inFlight(blocksOf(raw), (block) => encodeFrame(block, level));
+  (await zstdEngine()).discard(content);
 }
 
 /** The content of the frames from `reader` up to the end of its source, each checked against its size and checksum. */
 export async function* decompress(reader: ByteReader): AsyncGenerator<Uint8Array> {
   yield* inFlight(framesOf(reader), decodeFrame);
-}
-
-async function* blocksOf(raw: Bytes): AsyncGenerator<Uint8Array> {
-  const reader = new ByteReader(raw);
-  let block: Uint8Array[] = [];
-  let missing: number = limits.frameRawBytes;
-  try {
-    while (!(await reader.ended())) {
-      const piece = await reader.readSome(missing);
-      block.push(piece);
-      missing -= piece.length;
-      if (missing > 0) continue;
-      yield joined(block);
-      block = [];
-      missing = limits.frameRawBytes;
-    }
-    if (block.length > 0) yield joined(block);
-  } finally {
-    await reader.close();
-  }
 }
 
 async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {

@@ -25,7 +25,8 @@ const given = vi.hoisted(() => {
 // loaded when memory is known to be given back
 const { readStream, storeStream } = await import('../../src/archive/part.ts');
 const { readFrames } = await import('../../src/archive/part-ranges.ts');
-const { encodeFrame, decodeFrame } = await import('../../src/codec/zstd.ts');
+const { decodeFrame } = await import('../../src/codec/zstd.ts');
+const { encodeFrame } = await import('../support/encode-frame.ts');
 
 const identity = parseIdentity(generateIdentity());
 if (identity === undefined) throw new Error('no identity');

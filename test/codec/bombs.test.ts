@@ -5,9 +5,10 @@ import { ByteReader, bytesOf } from '../../src/bytes.ts';
 import type { ObjectIdentity } from '../../src/codec/header.ts';
 import { noKeys } from '../../src/codec/keys.ts';
 import { openObject } from '../../src/codec/object.ts';
-import { decompress, encodeFrame } from '../../src/codec/zstd.ts';
+import { decompress } from '../../src/codec/zstd.ts';
 import { CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';
+import { encodeFrame } from '../support/encode-frame.ts';
 import { envelope } from '../support/objects.ts';
 import {
   block,

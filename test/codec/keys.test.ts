@@ -18,9 +18,9 @@ import {
   readContentStanza,
 } from '../../src/codec/keys.ts';
 import { describeObject, openObject } from '../../src/codec/object.ts';
-import { encodeFrame } from '../../src/codec/zstd.ts';
 import { ConfigurationError, CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';
+import { encodeFrame } from '../support/encode-frame.ts';
 import { envelope, identity as is, join, seal } from '../support/objects.ts';
 
 const sha256 = (content: Uint8Array): string => createHash('sha256').update(content).digest('hex');

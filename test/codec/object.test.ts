@@ -9,9 +9,10 @@ import { type Bytes, bytesOf } from '../../src/bytes.ts';
 import { headerRangeBytes, objectKinds } from '../../src/codec/header.ts';
 import { noKeys } from '../../src/codec/keys.ts';
 import { describeObject, openObject, sealObject } from '../../src/codec/object.ts';
-import { compress, encodeFrame } from '../../src/codec/zstd.ts';
+import { compress } from '../../src/codec/zstd-compress.ts';
 import { CorruptError } from '../../src/errors.ts';
 import { limits } from '../../src/limits.ts';
+import { encodeFrame } from '../support/encode-frame.ts';
 import { temporaryFolder } from '../support/folders.ts';
 import {
   bytesOfSealed,

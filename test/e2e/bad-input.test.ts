@@ -20,10 +20,10 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { openWalFile } from '../../src/archive/wal-archive.ts';
 import { collect } from '../../src/bytes.ts';
 import { noKeys } from '../../src/codec/keys.ts';
-import { encodeFrame } from '../../src/codec/zstd.ts';
 import { parseWalFileName } from '../../src/postgres/wal-file-name.ts';
 import { FileStorage } from '../../src/storage/file.ts';
 import { giveAway } from '../support/account.ts';
+import { encodeFrame } from '../support/encode-frame.ts';
 import { makeFolder, removeFolder } from '../support/folders.ts';
 import { suffixOf } from '../support/left-overs.ts';
 import { seededRandom } from '../support/random.ts';
