@@ -13,9 +13,10 @@ import { waitFor } from '../../test/support/wait.ts';
 import { barman, sendingAlone, walG } from './archive-peers.ts';
 import { type Archiver, makeEmpty, type Scene } from './archiver.ts';
 import { callAsPostgres } from './as-postgres.ts';
+import { bytesIn } from './backup-scene.ts';
 import { type Bucket, openBucket } from './bucket.ts';
 import { busyServer, finishSegments, isArchived, letWait } from './busy-server.ts';
-import { alternate, runOnce, type SelfTimed, type Summary } from './measure.ts';
+import { alternate, formatRatio, ratioByRound, runOnce, type SelfTimed, type Summary } from './measure.ts';
 import { hasSetting, ownCommand, ownRepository } from './own-repository.ts';
 import { preparePgBackRest } from './pgbackrest.ts';
 
@@ -44,6 +45,8 @@ interface Figures {
   readonly longestMs: number;
   /** To the endpoint, with the server's calls; not a number where nothing counts them. */
   readonly requests: number;
+  /** Not a number in a bucket. */
+  readonly storedMB: number;
 }
 
 export async function benchArchive(options: ArchiveBenchOptions) {
@@ -84,13 +87,21 @@ function intoFolder(scene: Scene): Archiver[] {
   const paths = segments.map((name) => join(server.dataDirectory, 'pg_wal', name));
   const renew = () => void makeEmpty(copies);
   const archived = () => readdirSync(copies).length;
-  const copy: Archiver = { name: 'cp and sync', command: `cp %p ${copies}/%f && sync ${copies}/%f`, renew, archived };
+  const storedBytes = () => bytesIn(copies, /./);
+  const copy: Archiver = {
+    name: 'cp and sync',
+    command: `cp %p ${copies}/%f && sync ${copies}/%f`,
+    renew,
+    archived,
+    storedBytes,
+  };
   const zstd: Archiver = {
     name: `zstd -3 -T${availableParallelism()}, one process`,
     command: `zstd -q -3 -T${availableParallelism()} --output-dir-flat ${copies} ${paths.join(' ')} && sync ${copies}/*`,
     isWhole: true,
     renew,
     archived,
+    storedBytes,
   };
   return [...ownArchivers(scene, 'WAL-T'), ...pgBackRest(scene), ...walG(scene), copy, zstd];
 }
@@ -114,6 +125,7 @@ function ownArchivers({ folder, server, entrySegment }: Scene, title: string, bu
     command: `${ownCommand('wal-push', repository.config, settings)} %p %f`,
     renew: repository.renew,
     archived: repository.segments,
+    storedBytes: repository.storedBytes,
   });
   const ahead = 'WALT_WAL_PUSH_AHEAD';
   const { WALT_NODE } = process.env;
@@ -140,7 +152,8 @@ function pgBackRest({ folder, server }: Scene): Archiver[] {
       await made.settle();
       made.forgetWal();
     };
-    return [{ name, command: [...made.command, 'archive-push', '%p'].join(' '), renew, archived: made.segments }];
+    const command = [...made.command, 'archive-push', '%p'].join(' ');
+    return [{ name, command, renew, archived: made.segments, storedBytes: made.walBytes }];
   });
 }
 
@@ -159,11 +172,12 @@ function timedBy(scene: Scene, archiver: Archiver, bucket: Bucket | undefined): 
   };
   const run = async (): Promise<Figures> => {
     const none = { segments: count, serverMs: Number.NaN, longestMs: Number.NaN, requests: Number.NaN };
+    const storedMB = () => (archiver.storedBytes?.() ?? Number.NaN) / 1e6;
     await renew();
     if (archiver.isWhole === true) {
       const { wallMs, cpuMs, peakMiB } = runOnce({ name, command: ['sh', '-c', command] });
       expectAll();
-      return { ...none, wallMs, cpuMs, peakMiB };
+      return { ...none, wallMs, cpuMs, peakMiB, storedMB: storedMB() };
     }
     await bucket?.requests();
     const serverMs = await letGo(server, command, waiting);
@@ -173,7 +187,7 @@ function timedBy(scene: Scene, archiver: Archiver, bucket: Bucket | undefined): 
     await renew();
     const { wallMs, cpuMs, peakMiB, longestMs } = callAsPostgres({ folder: server.dataDirectory, command });
     expectAll();
-    return { ...none, serverMs, wallMs, cpuMs, peakMiB, longestMs, requests };
+    return { ...none, serverMs, wallMs, cpuMs, peakMiB, longestMs, requests, storedMB: storedMB() };
   };
   return { name, run };
 }
@@ -202,7 +216,7 @@ function rateOf({ segments, serverMs, wallMs }: Figures): number {
 }
 
 function format(results: readonly Summary<Figures>[]): string {
-  const head = `${'median'.padEnd(36)} segments  server s      min–max  segm./s  calls s   CPU s  peak MiB  longest ms  requests`;
+  const head = `${'median'.padEnd(36)} segments  server s      min–max  segm./s  calls s   CPU s  peak MiB  longest ms  requests  stored MB`;
   const number = (value: number, digits: number, width: number) =>
     (Number.isNaN(value) ? '' : value.toFixed(digits)).padStart(width);
   const rows = results.map(({ name, median, min, max }) => {
@@ -221,36 +235,28 @@ function format(results: readonly Summary<Figures>[]): string {
       number(max.peakMiB, 0, 9),
       number(median.longestMs, 0, 11),
       number(median.requests, 0, 9),
+      number(median.storedMB, 0, 10),
     ].join(' ');
   });
   return [head, ...rows].join('\n');
 }
 
 function verdict(results: readonly Summary<Figures>[]): string {
-  const rate = (start: string) => {
-    const found = results.find(({ name }) => name.startsWith(start));
-    return found === undefined ? undefined : rateOf(found.median);
-  };
-  const [own, overS3] = [rate('WAL-T'), rate('WAL-T, S3')];
+  const find = (start: string) => results.find(({ name }) => name.startsWith(start));
+  const barman = results
+    .filter(({ name }) => name.startsWith('barman'))
+    .sort((a, b) => rateOf(b.median) - rateOf(a.median))[0];
+  const [own, overS3] = [find('WAL-T'), find('WAL-T, S3')];
   const lines: string[] = [];
-  const compare = (what: string, ratio: number, isReached: boolean) =>
-    lines.push(`${what}: ${ratio.toFixed(2)} ×: ${isReached ? 'reached' : 'NOT reached'}`);
-  const [async, sending] = [rate('pgbackrest async'), rate('sending alone')];
-  const barman = Math.max(
-    ...results.filter(({ name }) => name.startsWith('barman')).map(({ median }) => rateOf(median)),
-  );
-  if (own !== undefined && async !== undefined) {
-    const ratio = own / async;
-    compare(`rate, of pgbackrest async's (at least ${limits.aboveAsync})`, ratio, ratio >= limits.aboveAsync);
-  }
-  if (overS3 !== undefined && sending !== undefined) {
-    const ratio = sending / overS3;
-    compare(`S3: time, of sending alone (at most ${limits.aboveSending})`, ratio, ratio <= limits.aboveSending);
-  }
-  if (overS3 !== undefined && Number.isFinite(barman)) {
-    const ratio = overS3 / barman;
-    compare(`S3: rate, of barman-cloud's best (at least ${limits.aboveBarman})`, ratio, ratio >= limits.aboveBarman);
-  }
+  const compare = (what: string, mine: typeof own, other: typeof own, atLeast: number) => {
+    if (mine === undefined || other === undefined) return;
+    const ratio = ratioByRound(mine, other, rateOf);
+    const word = ratio.median >= atLeast ? 'reached' : 'NOT reached';
+    lines.push(`${what} (at least ${atLeast.toFixed(2)}): ${formatRatio(ratio)}: ${word}`);
+  };
+  compare("rate, of pgbackrest async's", own, find('pgbackrest async'), limits.aboveAsync);
+  compare('S3: rate, of sending alone', overS3, find('sending alone'), 1 / limits.aboveSending);
+  compare("S3: rate, of barman-cloud's best", overS3, barman, limits.aboveBarman);
   const peak = Math.max(...results.filter(({ name }) => name.startsWith('WAL-T')).map(({ max }) => max.peakMiB));
   if (Number.isFinite(peak)) {
     const isReached = peak <= limits.peakMiB;

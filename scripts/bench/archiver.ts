@@ -25,6 +25,7 @@ export interface Archiver {
   readonly renew: () => Promise<void> | void;
   /** How many segments it has archived, where that can be seen. */
   readonly archived?: () => number | undefined;
+  readonly storedBytes?: () => number | undefined;
 }
 
 /** A folder of the servers' account with nothing in it. */

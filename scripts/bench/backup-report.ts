@@ -1,6 +1,6 @@
 /** What the backups' bench has found, as text: the figures, who is compared with whom, and what was to be reached. */
 import { type Peer, peerNames } from './backup-peers.ts';
-import type { Result } from './measure.ts';
+import { formatRatio, type RatioByRound, type Result, ratioByRound } from './measure.ts';
 
 export interface Found {
   readonly results: readonly Result[];
@@ -14,10 +14,10 @@ export interface Found {
 export interface Ratio {
   readonly name: string;
   readonly to: string;
-  /** Of the medians of the wall time. */
-  readonly ratio: number;
-  /** Of the medians of the CPU time, which other work on the machine changes less. */
-  readonly cpuRatio: number;
+  /** Of the wall time. */
+  readonly ratio: RatioByRound;
+  /** Of the CPU time, which other work on the machine changes less. */
+  readonly cpuRatio: RatioByRound;
   /** What is to be reached, where anything is. */
   readonly atMost?: number;
 }
@@ -80,17 +80,19 @@ function seconds(ms: number): string {
 }
 
 function ratiosOf(results: readonly Result[]): Ratio[] {
-  const medianOf = (name: string) => results.find((result) => result.name === name)?.median;
+  const find = (name: string) => results.find((result) => result.name === name);
   return goals.flatMap((goal) => {
-    const [mine, other] = [medianOf(goal.name), medianOf(goal.to)];
+    const [mine, other] = [find(goal.name), find(goal.to)];
     if (mine === undefined || other === undefined) return [];
-    return [{ ...goal, ratio: mine.wallMs / other.wallMs, cpuRatio: mine.cpuMs / other.cpuMs }];
+    const ratio = ratioByRound(mine, other, ({ wallMs }) => wallMs);
+    return [{ ...goal, ratio, cpuRatio: ratioByRound(mine, other, ({ cpuMs }) => cpuMs) }];
   });
 }
 
 function line({ name, to, ratio, cpuRatio, atMost }: Ratio): string {
-  const verdict = atMost === undefined ? '' : ` (at most ${atMost}: ${ratio <= atMost ? 'reached' : 'NOT reached'})`;
-  return `${name} takes ${ratio.toFixed(2)} × ${to}${verdict}, ${cpuRatio.toFixed(2)} × its CPU time`;
+  const verdict =
+    atMost === undefined ? '' : ` (at most ${atMost}: ${ratio.median <= atMost ? 'reached' : 'NOT reached'})`;
+  return `${name}, of ${to}: ${formatRatio(ratio)}${verdict}; CPU time ${cpuRatio.median.toFixed(2)} ×`;
 }
 
 function peakLine(results: readonly Result[]): string {

@@ -33,6 +33,8 @@ export interface Summary<Kind extends object> {
   readonly median: Kind;
   readonly min: Kind;
   readonly max: Kind;
+  /** Of each round. */
+  readonly rounds: readonly Kind[];
 }
 
 export type Result = Summary<Figures>;
@@ -173,7 +175,30 @@ function summarise<Kind extends object>(name: string, figures: readonly Kind[]):
     median: of((sorted) => sorted[Math.floor(sorted.length / 2)]),
     min: of((sorted) => sorted[0]),
     max: of((sorted) => sorted.at(-1)),
+    rounds: figures,
   };
+}
+
+export interface RatioByRound {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Of two that ran in turn, each time within the same round: a machine whose speed drifts was the same for both. */
+export function ratioByRound<Kind extends object>(
+  one: Summary<Kind>,
+  other: Summary<Kind>,
+  of: (figures: Kind) => number,
+): RatioByRound {
+  const ratios = one.rounds.map((figures, round) => of(figures) / of(other.rounds[round] ?? figures));
+  const sorted = ratios.sort((a, b) => a - b);
+  const pick = (ratio: number | undefined) => ratio ?? Number.NaN;
+  return { median: pick(sorted[Math.floor(sorted.length / 2)]), min: pick(sorted[0]), max: pick(sorted.at(-1)) };
+}
+
+export function formatRatio({ median, min, max }: RatioByRound): string {
+  return `${median.toFixed(2)} × (${min.toFixed(2)}–${max.toFixed(2)} in the rounds)`;
 }
 
 /** A table for people: medians, with the range of the wall time. */

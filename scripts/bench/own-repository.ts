@@ -1,5 +1,5 @@
 /** A repository of WAL-T for a contender: its settings file, the commands that use it, and how it becomes as new before a run. */
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { settingsTable } from '../../src/settings.ts';
 import { filesBelow } from '../../test/support/folders.ts';
@@ -26,6 +26,8 @@ export interface OwnRepository {
   reachAt(bucket: S3Endpoint): void;
   /** How many segments of a run are archived; undefined in a bucket. */
   segments(): number | undefined;
+  /** Of them. */
+  storedBytes(): number | undefined;
 }
 
 export function ownRepository({ folder, name, bucket, server, entrySegment }: Where): OwnRepository {
@@ -41,6 +43,8 @@ export function ownRepository({ folder, name, bucket, server, entrySegment }: Wh
     configure({ WALT_REPO: `file://${root}` });
     init();
   }
+  const archived = () =>
+    filesBelow(root).filter((path) => /\/[0-9A-F]{24}$/.test(path) && !path.endsWith(`/${entrySegment}`));
   return {
     config,
     renew: () => {
@@ -57,9 +61,13 @@ export function ownRepository({ folder, name, bucket, server, entrySegment }: Wh
       call(launcher('wal-push'), [join(server.dataDirectory, 'pg_wal', entrySegment)], { WALT_CONFIG: config });
     },
     reachAt: (elsewhere) => configure(s3Settings(elsewhere, prefix)),
-    segments: () =>
-      bucket === undefined ? filesBelow(root).filter((path) => /\/[0-9A-F]{24}$/.test(path)).length - 1 : undefined,
+    segments: () => (bucket === undefined ? archived().length : undefined),
+    storedBytes: () => (bucket === undefined ? sizeOfAll(archived()) : undefined),
   };
+}
+
+function sizeOfAll(paths: readonly string[]): number {
+  return paths.reduce((sum, path) => sum + statSync(path).size, 0);
 }
 
 /** For an archive_command or restore_command: the shell's words before `%p` and `%f`. `settings` that this WAL-T does not know are left out. */

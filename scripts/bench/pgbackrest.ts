@@ -1,6 +1,6 @@
 /** pgBackRest as the contenders use it: one stanza named bench, zstd level 3, everything in one folder. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitFor } from '../../test/support/wait.ts';
 import { call } from './call.ts';
@@ -20,6 +20,8 @@ export interface PgBackRest {
   forgetWal(): void;
   /** How many segments are archived. */
   segments(): number;
+  /** Of them. */
+  walBytes(): number;
   /** Ends the use of its spool: whatever it still does ends, and what it has is forgotten. */
   settle(): Promise<void>;
 }
@@ -51,6 +53,7 @@ export function preparePgBackRest(
   call('pgbackrest', [...words, 'stanza-create']);
   // its segments stand in folders of the names' first sixteen digits; what stanza-create made stays
   const wal = () => readdirSync(join(repository, 'archive'), { recursive: true, withFileTypes: true });
+  const segments = () => wal().filter(({ name }) => /^[0-9A-F]{24}-/.test(name));
   return {
     command: ['pgbackrest', ...words],
     repository,
@@ -60,7 +63,8 @@ export function preparePgBackRest(
           rmSync(join(entry.parentPath, entry.name), { recursive: true, force: true });
       }
     },
-    segments: () => wal().filter(({ name }) => /^[0-9A-F]{24}-/.test(name)).length,
+    segments: () => segments().length,
+    walBytes: () => segments().reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).size, 0),
     settle: async () => {
       await waitFor('pgbackrest to end', () => spawnSync('pgrep', ['-f', config]).status !== 0);
       rmSync(spool, { recursive: true, force: true });

@@ -15,7 +15,7 @@ import { callAsPostgres } from './as-postgres.ts';
 import { type Bucket, openBucket } from './bucket.ts';
 import { busyServerWithCopy, finishedSegments, finishSegments, letWait } from './busy-server.ts';
 import { call } from './call.ts';
-import { alternate, type SelfTimed, type Summary } from './measure.ts';
+import { alternate, formatRatio, ratioByRound, type SelfTimed, type Summary } from './measure.ts';
 import { hasSetting, ownCommand, ownRepository } from './own-repository.ts';
 import { type PgBackRest, preparePgBackRest } from './pgbackrest.ts';
 
@@ -248,15 +248,17 @@ function format(results: readonly Summary<Figures>[], peaks: ReadonlyMap<string,
 }
 
 function verdict(results: readonly Summary<Figures>[], peaks: ReadonlyMap<string, number>): string {
-  const wall = (name: string) => results.find((result) => result.name === name)?.median.wallMs ?? Number.NaN;
+  const find = (name: string) => results.find((result) => result.name === name);
   const lines: string[] = [];
-  const compare = (what: string, ratio: number, atLeast: number) => {
-    if (Number.isNaN(ratio)) return;
-    const word = ratio >= atLeast ? 'reached' : 'NOT reached';
-    lines.push(`${what} (at least ${atLeast}): ${ratio.toFixed(2)} ×: ${word}`);
+  const compare = (what: string, name: string, other: string, atLeast: number) => {
+    const [mine, theirs] = [find(name), find(other)];
+    if (mine === undefined || theirs === undefined) return;
+    const ratio = ratioByRound(mine, theirs, ({ wallMs }) => 1 / wallMs);
+    const word = ratio.median >= atLeast ? 'reached' : 'NOT reached';
+    lines.push(`${what} (at least ${atLeast}): ${formatRatio(ratio)}: ${word}`);
   };
-  compare('speed, of cp', wall('cp, not compressed') / wall('WAL-T'), limits.ofCopying);
-  compare('S3: speed, of one by one', wall('WAL-T, S3, one by one') / wall('WAL-T, S3'), limits.aboveOneByOne);
+  compare('speed, of cp', 'WAL-T', 'cp, not compressed', limits.ofCopying);
+  compare('S3: speed, of one by one', 'WAL-T, S3', 'WAL-T, S3, one by one', limits.aboveOneByOne);
   const own = [...peaks].filter(([name]) => name.startsWith('WAL-T')).map(([, peak]) => peak);
   const peak = Math.max(0, ...own);
   lines.push(
