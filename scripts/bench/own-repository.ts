@@ -62,12 +62,12 @@ export function ownRepository({ folder, name, bucket, server, entrySegment }: Wh
     },
     reachAt: (elsewhere) => configure(s3Settings(elsewhere, prefix)),
     segments: () => (bucket === undefined ? archived().length : undefined),
-    storedBytes: () => (bucket === undefined ? sizeOfAll(archived()) : undefined),
+    storedBytes: () => (bucket === undefined ? sizeOfAll(root, archived()) : undefined),
   };
 }
 
-function sizeOfAll(paths: readonly string[]): number {
-  return paths.reduce((sum, path) => sum + statSync(path).size, 0);
+function sizeOfAll(root: string, paths: readonly string[]): number {
+  return paths.reduce((sum, path) => sum + statSync(join(root, path)).size, 0);
 }
 
 /** For an archive_command or restore_command: the shell's words before `%p` and `%f`. `settings` that this WAL-T does not know are left out. */
