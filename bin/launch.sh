@@ -15,7 +15,7 @@
 
 # launch NAME [ARGUMENT ...]: does not return.
 launch() {
-  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-} young=''
+  name=$1 bundle=$home/../dist/$1.mjs node=${WALT_NODE:-} heap=''
   shift
   if [ -z "$node" ]; then # a package has its own runtime, a checkout takes the one in PATH
     node=$home/../node/bin/node
@@ -24,11 +24,13 @@ launch() {
   if [ "$name" = wal-t ]; then
     export WAL_T_BIN="${self%/*}" # for the lines that it gives for PostgreSQL's configuration: right after the next upgrade, too
     export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" # zstd's threads: asked for when Node.js starts
-    young=--max-semi-space-size=2 # MiB: many small files make much garbage, and each thread would let it grow to the eightfold
+    heap=--max-semi-space-size=2 # MiB: many small files make much garbage, and each thread would let it grow to the eightfold
     # of many threads glibc keeps what they have freed, each for itself: one heap is enough for all. Pieces of up to 4 MiB, a window, come from it and are
     # used again, since memory that the kernel has just given costs a third of decompressing into it; larger ones go back at once
     export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-1}" MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_:-4259840}" MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_:-67108864}"
   fi
+  # MiB, held before anything is collected: of a backlog hardly anything lives longer than its segment, and there is one thread alone
+  [ "$name" != wal-push ] || heap=--initial-old-space-size=64
   [ -s "$bundle" ] || refuse "\"$bundle\" is missing" \
     'The installation is incomplete: unpack the package again, or run "npm ci" in its folder.'
   case $node in */*) [ -x "$node" ] ;; *) command -v "$node" >/dev/null ;; esac ||
@@ -43,7 +45,7 @@ launch() {
   # In the background, since a shell that waits for a foreground child hears no signal. For a moment the child is a copy of this
   # shell, and a signal that it catches as such is lost. A new shell cannot catch any: it says so to `stop`, else to nobody.
   trap '' USR1
-  WALT_LAUNCHER=$$ /bin/sh -c 'kill -s USR1 "$WALT_LAUNCHER" 2>/dev/null; exec "$@"' "$name" "$node" ${young:+"$young"} "$bundle" "$@" <&3 3<&- &
+  WALT_LAUNCHER=$$ /bin/sh -c 'kill -s USR1 "$WALT_LAUNCHER" 2>/dev/null; exec "$@"' "$name" "$node" ${heap:+"$heap"} "$bundle" "$@" <&3 3<&- &
   child=$!
   [ -z "$stopped" ] || stop "$stopped"
   wait "$child" 2>/dev/null # some shells say themselves by what signal it died

@@ -35,7 +35,11 @@ export const settingsTable: readonly Setting[] = [
     default: 'manual',
     check: oneOf('manual', 'auto'),
   }),
-  row('WALT_COMPRESSION_LEVEL', 'zstd level, 1 to 19; at 3 in the quicker of two ways, where its frames are no larger', { default: '3', check: wholeNumber(1, 19) }),
+  row(
+    'WALT_COMPRESSION_LEVEL',
+    'zstd level, 1 to 19; at 3 in the quicker of two ways, where its frames are no larger',
+    { default: '3', check: wholeNumber(1, 19) },
+  ),
   row('WALT_AGE_RECIPIENTS', 'encrypt to these `age1…` keys, separated by spaces or commas', { secret: true }),
   row('WALT_AGE_RECIPIENTS_FILE', 'the same from a file, one a line'),
   row('WALT_AGE_MANIFEST_RECIPIENTS', 'further keys that may read manifests and lists of files, not data', {

@@ -3,7 +3,7 @@
  * and all of it inside an age file, where there are recipients. Both directions. Byte layout: docs/FORMAT.md. Knows no storage.
  */
 import { createHash } from 'node:crypto';
-import { ByteReader, type Bytes, bytesOf, collect } from '../bytes.ts';
+import { ByteReader, type Bytes, bytesOf, collect, giveBack } from '../bytes.ts';
 import { ConfigurationError, CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ageFileSize, ageMarkBytes, looksLikeAge, openAge, readAgeHeader, sealAge } from './age.ts';
@@ -30,7 +30,7 @@ export interface SealedObject {
 }
 
 /**
- * Seals the content that `readContent` reads, from its beginning at each call.
+ * Seals the content that `readContent` reads, from its beginning at each call. Chunks are copied before the next one is asked for.
  * The header stands first and tells hash and lengths, so all is compressed before the first byte is handed out. Up to 64 MiB the
  * frames are kept for that; beyond, they are made a second time while they are sent, and must come out the same.
  */
@@ -59,6 +59,7 @@ export async function sealObject(
   const body = keys.recipients.length === 0 ? plain : () => encrypted(plain(), header, keys);
   if (held === undefined) return { header, sizeHint: header.stored, body };
   const whole = await collect(body(), limits.heldBytes * 2);
+  for (const frame of held) giveBack(frame);
   return { header, sizeHint: whole.length, body: () => whole };
 }
 

@@ -20,7 +20,7 @@ import {
   seekTableSize,
 } from './seekable.ts';
 import { decodeFrame, type Frame, frameChecksum, inFlight, readFrame } from './zstd.ts';
-import { FrameCompressor } from './zstd-compress.ts';
+import { compressFrames } from './zstd-compress.ts';
 
 /** What a list of files or a manifest says of a streamed object: nothing else is accepted under its name. */
 export interface StreamedCommitment {
@@ -80,14 +80,7 @@ class PlainSeal {
 
   async *layer(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
     yield this.#measured(this.#head);
-    const pool = new BlockPool();
-    const compressor = new FrameCompressor(level);
-    const encode = async (block: Buffer) => {
-      const stored = await compressor.compress(block);
-      pool.release(block);
-      return { stored, rawBytes: block.length };
-    };
-    for await (const { stored, rawBytes } of inFlight(pool.blocksOf(raw), encode, limits.framesOfPartInFlight)) {
+    for await (const { stored, rawBytes } of compressFrames(raw, level, limits.framesOfPartInFlight)) {
       this.#entries.push({ storedBytes: stored.length, rawBytes, checksum: frameChecksum(stored) });
       this.#rawBytes += rawBytes;
       yield this.#measured(stored);
@@ -114,37 +107,6 @@ class PlainSeal {
       ...this.#hashes,
       keyCommitment,
     };
-  }
-}
-
-/** Cuts a stream into blocks of 1 MiB, the last one shorter, whose memory is used again: fresh memory costs more than the copy. */
-class BlockPool {
-  readonly #free: Buffer[] = [];
-
-  async *blocksOf(raw: Bytes): AsyncGenerator<Buffer> {
-    let block = this.#take();
-    let filled = 0;
-    for await (const chunk of raw) {
-      for (let offset = 0; offset < chunk.length; ) {
-        const piece = chunk.subarray(offset, offset + block.length - filled);
-        block.set(piece, filled);
-        filled += piece.length;
-        offset += piece.length;
-        if (filled < block.length) continue;
-        yield block;
-        block = this.#take();
-        filled = 0;
-      }
-    }
-    if (filled > 0) yield block.subarray(0, filled);
-  }
-
-  #take(): Buffer {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(limits.frameRawBytes);
-  }
-
-  release(block: Buffer): void {
-    if (block.length === limits.frameRawBytes) this.#free.push(block);
   }
 }
 

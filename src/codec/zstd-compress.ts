@@ -1,7 +1,7 @@
 /** How zstd frames are made: cut, and compressed in the way that suits what is in them. */
-import { ByteReader, type Bytes, joined } from '../bytes.ts';
+import { type Bytes, giveBack } from '../bytes.ts';
 import { limits } from '../limits.ts';
-import { inFlight, zstdEngine } from './zstd.ts';
+import { type Frame, inFlight, zstdEngine } from './zstd.ts';
 import type { Compressor } from './zstd-own.ts';
 
 /** A larger frame than the thorough way makes is accepted for half the time. */
@@ -38,28 +38,67 @@ export class FrameCompressor {
   }
 }
 
-/** Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame. */
+/** The frames of `raw` alone. */
 export async function* compress(raw: Bytes, level: number): AsyncGenerator<Uint8Array> {
-  const compressor = new FrameCompressor(level);
-  yield* inFlight(blocksOf(raw), (block) => compressor.compress(block));
+  for await (const { stored } of compressFrames(raw, level)) yield stored;
 }
 
-async function* blocksOf(raw: Bytes): AsyncGenerator<Uint8Array> {
-  const reader = new ByteReader(raw);
-  let block: Uint8Array[] = [];
-  let missing: number = limits.frameRawBytes;
+/**
+ * Cuts `raw` into frames of 1 MiB, the last one shorter, and compresses several at a time. No bytes: no frame.
+ * A chunk of `raw` is copied before the next one is asked for, so its source may use the same memory for all of them.
+ */
+export async function* compressFrames(
+  raw: Bytes,
+  level: number,
+  most: number = limits.framesInFlight,
+): AsyncGenerator<Frame> {
+  const pool = new BlockPool();
+  const compressor = new FrameCompressor(level);
+  const encode = async (block: Buffer) => {
+    const stored = await compressor.compress(block);
+    pool.release(block);
+    return { stored, rawBytes: block.length };
+  };
   try {
-    while (!(await reader.ended())) {
-      const piece = await reader.readSome(missing);
-      block.push(piece);
-      missing -= piece.length;
-      if (missing > 0) continue;
-      yield joined(block);
-      block = [];
-      missing = limits.frameRawBytes;
-    }
-    if (block.length > 0) yield joined(block);
+    yield* inFlight(pool.blocksOf(raw), encode, most);
   } finally {
-    await reader.close();
+    pool.giveBack();
+  }
+}
+
+/** Cuts a stream into blocks of 1 MiB, the last one shorter, whose memory is used again: fresh memory costs more than the copy. */
+class BlockPool {
+  readonly #free: Buffer[] = [];
+
+  async *blocksOf(raw: Bytes): AsyncGenerator<Buffer> {
+    let block = this.#take();
+    let filled = 0;
+    for await (const chunk of raw) {
+      for (let offset = 0; offset < chunk.length; ) {
+        const piece = chunk.subarray(offset, offset + block.length - filled);
+        block.set(piece, filled);
+        filled += piece.length;
+        offset += piece.length;
+        if (filled < block.length) continue;
+        yield block;
+        block = this.#take();
+        filled = 0;
+      }
+    }
+    if (filled > 0) yield block.subarray(0, filled);
+    else this.release(block);
+  }
+
+  #take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(limits.frameRawBytes);
+  }
+
+  release({ buffer }: Buffer): void {
+    this.#free.push(Buffer.from(buffer));
+  }
+
+  /** Of what is not in use. */
+  giveBack(): void {
+    for (const block of this.#free.splice(0)) giveBack(block);
   }
 }

@@ -2,6 +2,7 @@
 import type { Archive } from '../../archive/archive.ts';
 import { isConditional } from '../../archive/repository.ts';
 import { besideName, storeWalFile, walIdentity } from '../../archive/wal-archive.ts';
+import { spent } from '../../bytes.ts';
 import type { WalFile } from '../../cluster/wal-file.ts';
 import { manifestKeys } from '../../codec/keys.ts';
 import { type SealedObject, sealObject } from '../../codec/object.ts';
@@ -23,7 +24,7 @@ export interface Source {
 }
 
 export async function seal(push: Push, archive: Archive, { file, source }: Source): Promise<SealedObject> {
-  const sealed = await sealObject(source.read, {
+  const sealed = await sealObject(() => spent(source.read()), {
     ...walIdentity(archive, file),
     // who may list and delete must know where timelines begin
     keys: file.kind === 'history' ? manifestKeys(archive.keys) : archive.keys,
