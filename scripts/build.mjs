@@ -34,6 +34,8 @@ const lazyBuiltins = {
   },
 };
 
+const isBuiltin = (input) => input.startsWith('lazy-builtin:');
+
 async function bundle(name) {
   return build({
     plugins: [lazyBuiltins],
@@ -77,7 +79,10 @@ function list(name, { outputs }) {
     for (const imported of outputs[path].imports)
       if (imported.kind === 'import-statement' && !imported.external) atOnce.add(imported.path);
   }
-  const inputsOf = (paths) => [...new Set(paths.flatMap((path) => Object.keys(outputs[path].inputs)))].sort();
+  const inputsOf = (paths) =>
+    [...new Set(paths.flatMap((path) => Object.keys(outputs[path].inputs)))]
+      .filter((input) => !isBuiltin(input))
+      .sort();
   const later = Object.keys(outputs).filter((path) => !atOnce.has(path));
   return { name, inputs: inputsOf([...atOnce]), onDemand: inputsOf(later) };
 }

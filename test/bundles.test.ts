@@ -49,6 +49,7 @@ const allowed: Readonly<Record<string, Contents>> = {
     packages: ['leven'],
     src: {
       ...shared,
+      codec: `${shared.codec} zstd-compress`,
       archive: 'archive keys repository wal-archive',
       cli: 'aws-environment parsed run',
       'cli/main': 'wal-push',
@@ -84,7 +85,8 @@ const allowed: Readonly<Record<string, Contents>> = {
       cli: 'large-garbage thread-messages worker-thread',
       'cli/main': 'worker',
       cluster: 'data-file found-file restored-file scattered-files unchanged-file',
-      codec: 'age age-keys age-stream header keys object seekable streamed streamed-ranges tar zstd zstd-own',
+      codec:
+        'age age-keys age-stream header keys object seekable streamed streamed-ranges tar zstd zstd-compress zstd-own',
       commands: 'context crew-tasks page-rules part-files',
       'commands/basebackup-fetch': 'batch piece-list read-back restore-over restore-part restore-window wanted-ranges',
       'commands/basebackup-push': 'changed-file pace part-tar store-part visible-pages',
