@@ -8,8 +8,8 @@ import type { Compressor } from './zstd-own.ts';
 const acceptedGrowth = 1.01;
 
 /**
- * Compresses the frames of one content, one after another: each some MiB both ways are tried with the beginning of one, and the quick one
- * is taken as long as it makes that as small. The same content comes out the same: nothing but its bytes counts.
+ * Compresses the frames of one content: at each sixteenth both ways are tried with its beginning, and up to the next one the quick way is
+ * taken where it made that as small. The same content comes out the same: nothing but its bytes counts.
  */
 export class FrameCompressor {
   readonly #level: number;

@@ -28,6 +28,7 @@ export interface CompressionWays {
 }
 
 export interface ZstdEngine {
+  /** How frames are made at zstd's `level`. */
   ways(level: number): CompressionWays;
   /** The content of a frame that says it has `rawBytes` bytes. Rejects when it is damaged. */
   decompress(frame: Uint8Array, rawBytes: number): Promise<Uint8Array>;

@@ -26,7 +26,10 @@ const given = vi.hoisted(() => {
 const { readStream, storeStream } = await import('../../src/archive/part.ts');
 const { readFrames } = await import('../../src/archive/part-ranges.ts');
 const { decodeFrame } = await import('../../src/codec/zstd.ts');
+const { bytesOf, spent } = await import('../../src/bytes.ts');
+const { openObject, sealObject } = await import('../../src/codec/object.ts');
 const { encodeFrame } = await import('../support/encode-frame.ts');
+const { bytesOfSealed, identity: sealedIdentity, join, sealOptions } = await import('../support/objects.ts');
 
 const identity = parseIdentity(generateIdentity());
 if (identity === undefined) throw new Error('no identity');
@@ -117,3 +120,26 @@ it('a frame is what was compressed, whatever is compressed beside it', async () 
   );
   for (const [index, content] of contents.entries()) expect(blocks[index % blocks.length]?.equals(content)).toBe(true);
 });
+
+it.each([
+  ['plain', noKeys],
+  ['encrypted', encrypted],
+])(
+  'a sealed object, %s, is what was read, whatever is given back, and the same when it is sent again',
+  async (_, keys) => {
+    const content = someContent();
+    const read = () => {
+      const chunks = [];
+      for (let at = 0; at < content.length; at += 1 << 20)
+        chunks.push(new Uint8Array(content.subarray(at, at + (1 << 20))));
+      return spent(bytesOf(...chunks));
+    };
+    const before = given.bytes;
+    const sealed = await sealObject(read, { ...sealOptions, keys });
+    expect(given.bytes - before).toBeGreaterThan(content.length);
+    const stored = await bytesOfSealed(sealed);
+    expect((await bytesOfSealed(sealed)).equals(stored)).toBe(true);
+    const opened = await openObject(bytesOf(stored), stored.length, sealedIdentity, keys);
+    expect((await join(opened.content)).equals(content)).toBe(true);
+  },
+);
