@@ -62,6 +62,22 @@ export async function* spent(bytes: Bytes): AsyncGenerator<Uint8Array> {
   }
 }
 
+/** Gives the memory of a chunk back when `keptBytes` behind it were taken and more is asked for. */
+export async function* spentBehind(bytes: Bytes, keptBytes: number): AsyncGenerator<Uint8Array> {
+  const kept: Uint8Array[] = [];
+  let behind = 0;
+  for await (const chunk of bytes) {
+    kept.push(chunk);
+    behind += chunk.length;
+    yield chunk;
+    for (let [first] = kept; first !== undefined && behind - first.length >= keptBytes; [first] = kept) {
+      behind -= first.length;
+      kept.shift();
+      if (first.length === first.buffer.byteLength) giveBack(first); // else something else may lie there, too
+    }
+  }
+}
+
 export const canGiveBack = 'transfer' in ArrayBuffer.prototype;
 
 /** The bytes in memory that can be given back when they were used, where that can be: a copy when something else lies there, too. */

@@ -50,6 +50,8 @@ interface Scene {
 
 interface Restorer {
   readonly name: string;
+  /** Fills its archive, once for all that share it; needs the server. */
+  readonly prepare: () => void;
   /** `restore_command` for a copy with this data directory. */
   readonly command: (dataDirectory: string) => string;
   readonly renew?: () => Promise<void>;
@@ -74,12 +76,13 @@ export async function benchRecover(options: RecoverBenchOptions) {
     const segments = finishedSegments(server).slice(before.length);
     const rows = await server.value('select count(*) from t');
     const scene: Scene = { folder, server, base, segments, entrySegment: before[0] ?? '', rows };
-    const groups = [fromFolder(scene), ...(bucket === undefined ? [] : [fromBucket(scene, bucket)])];
+    const all = [fromFolder(scene), ...(bucket === undefined ? [] : [fromBucket(scene, bucket)])];
+    const groups = all.map((group) => group.filter(({ name }) => options.only.test(name)));
+    for (const { prepare } of groups.flat()) prepare();
     await server.stop();
     const results: Summary<Figures>[] = [];
     const peaks = new Map<string, number>();
-    for (const group of groups) {
-      const chosen = group.filter(({ name }) => options.only.test(name));
+    for (const chosen of groups) {
       for (const restorer of chosen) peaks.set(restorer.name, await peakOf(scene, restorer));
       const timed = chosen.map((restorer) => timedBy(scene, restorer, bucket));
       results.push(...(await alternate(timed, options.runs, { warmUps: 0 }))); // the look at the memory has warmed up
@@ -98,13 +101,15 @@ function fromFolder(scene: Scene): Restorer[] {
   const { folder, server, segments } = scene;
   const [raw, compressed] = [makeEmpty(join(folder, 'raw')), makeEmpty(join(folder, 'zstd'))];
   const paths = segments.map((name) => join(server.dataDirectory, 'pg_wal', name));
-  for (const [index, name] of segments.entries()) linkSync(paths[index] ?? '', join(raw, name));
-  call('zstd', ['-q', '-3', '--output-dir-flat', compressed, ...paths]);
+  const link = () => {
+    for (const [index, name] of segments.entries()) linkSync(paths[index] ?? '', join(raw, name));
+  };
+  const compress = () => void call('zstd', ['-q', '-3', '--output-dir-flat', compressed, ...paths]);
   return [
     ...ownRestorers(scene, 'WAL-T'),
     ...pgBackRest(scene),
-    { name: 'cp, not compressed', command: () => `cp ${raw}/%f %p` },
-    { name: 'zstd -d', command: () => `zstd -q -d ${compressed}/%f.zst -o %p` },
+    { name: 'cp, not compressed', prepare: link, command: () => `cp ${raw}/%f %p` },
+    { name: 'zstd -d', prepare: compress, command: () => `zstd -q -d ${compressed}/%f.zst -o %p` },
   ];
 }
 
@@ -117,12 +122,15 @@ function ownRestorers(scene: Scene, title: string, bucket?: Bucket): Restorer[] 
   const { folder, server, entrySegment } = scene;
   const where = { folder, name: title.replaceAll(/\W+/g, '-').toLowerCase(), server, entrySegment };
   const repository = ownRepository(bucket === undefined ? where : { ...where, bucket: bucket.s3 });
-  letWait(server, []);
-  repository.renew();
-  archiveAll(scene, `${ownCommand('wal-push', repository.config)} %p %f`);
-  if (bucket !== undefined) repository.reachAt(bucket.slowed);
+  const prepare = once(() => {
+    letWait(server, []);
+    repository.renew();
+    archiveAll(scene, `${ownCommand('wal-push', repository.config)} %p %f`);
+    if (bucket !== undefined) repository.reachAt(bucket.slowed);
+  });
   const restorer = (suffix: string, settings: Readonly<Record<string, string>>): Restorer => ({
     name: `${title}${suffix}`,
+    prepare,
     command: () => `${ownCommand('wal-fetch', repository.config, settings)} %f %p`,
   });
   const ahead = 'WALT_WAL_FETCH_AHEAD';
@@ -139,17 +147,30 @@ function pgBackRest(scene: Scene): Restorer[] {
   const processes = `${availableParallelism()}`;
   const made = preparePgBackRest({ folder, server, settings: { 'process-max': processes } });
   if (made === undefined) return [];
-  archiveAll(scene, [...made.command, 'archive-push', '%p'].join(' '));
+  const prepare = once(() => archiveAll(scene, [...made.command, 'archive-push', '%p'].join(' ')));
   const words = ({ command }: PgBackRest, dataDirectory: string) => [...command, `--pg1-path=${dataDirectory}`];
   const async = ['--archive-async', `--archive-get-queue-max=${queueSize}`];
   return [
-    { name: 'pgbackrest sync', command: (data) => [...words(made, data), 'archive-get', '%f', '%p'].join(' ') },
+    {
+      name: 'pgbackrest sync',
+      prepare,
+      command: (data) => [...words(made, data), 'archive-get', '%f', '%p'].join(' '),
+    },
     {
       name: `pgbackrest async, ${processes} processes`,
+      prepare,
       command: (data) => [...words(made, data), ...async, 'archive-get', '%f', '%p'].join(' '),
       renew: made.settle,
     },
   ];
+}
+
+function once(work: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (!isDone) work();
+    isDone = true;
+  };
 }
 
 function archiveAll({ server, segments }: Scene, command: string): void {

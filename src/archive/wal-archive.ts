@@ -1,5 +1,5 @@
 /** The WAL of one cluster in the archive: a file goes in once, comes out verified, and is called absent only with proof. */
-import { type Bytes, collect } from '../bytes.ts';
+import { type Bytes, collect, spentBehind } from '../bytes.ts';
 import { headerRangeBytes, type ObjectHeader, type ObjectIdentity } from '../codec/header.ts';
 import { isSameContent } from '../codec/keys.ts';
 import {
@@ -10,6 +10,7 @@ import {
   type StoredObject,
 } from '../codec/object.ts';
 import { ConflictError, ObjectExists, ObjectNotFound, StorageError } from '../errors.ts';
+import { limits } from '../limits.ts';
 import { type PartialName, parseWalFileName, type WalFileName } from '../postgres/wal-file-name.ts';
 import type { RequestOptions } from '../storage/storage.ts';
 import { type Archive, about } from './archive.ts';
@@ -123,7 +124,8 @@ export async function openWalFile(
   const key = objectKey(archive.systemIdentifier, walObjectName(file));
   const { sizeBytes, body } = await archive.storage.get(key, options);
   try {
-    const opened = await openObject(body, sizeBytes, walIdentity(archive, file), archive.keys);
+    const once = spentBehind(body, limits.frameStoredBytes);
+    const opened = await openObject(once, sizeBytes, walIdentity(archive, file), archive.keys);
     return { ...opened, content: naming(opened.content, archive, key) };
   } catch (error) {
     throw about(error, archive, key);

@@ -2,7 +2,7 @@
  * zstd frames of bounded size, each with its content size and checksum, and how they are read. Knows nothing of what the frames hold.
  * @see RFC 8878 for the frame format
  */
-import { type ByteReader, joined } from '../bytes.ts';
+import { apart, type ByteReader, type Bytes, giveBack, joined } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { ownZstd, type ZstdEngine } from './zstd-own.ts';
@@ -104,13 +104,33 @@ export async function discard(content: Uint8Array): Promise<void> {
   (await zstdEngine()).discard(content);
 }
 
-/** The content of the frames from `reader` up to the end of its source, each checked against its size and checksum. */
+/** The same for a stream of contents, each when the next one is asked for. */
+export async function* discarded(contents: Bytes): AsyncGenerator<Uint8Array> {
+  for await (const content of contents) {
+    yield content;
+    await discard(content);
+  }
+}
+
+/**
+ * The content of the frames from `reader` up to the end of its source, each checked against its size and checksum.
+ * When it asks for more than `limits.frameStoredBytes` behind a chunk, it has copied what it took of that.
+ */
 export async function* decompress(reader: ByteReader): AsyncGenerator<Uint8Array> {
-  yield* inFlight(framesOf(reader), decodeFrame);
+  yield* inFlight(framesOf(reader), decodeOnce);
+}
+
+async function decodeOnce(frame: Frame): Promise<Uint8Array> {
+  const content = await decodeFrame(frame);
+  giveBack(frame.stored);
+  return content;
 }
 
 async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
-  while (!(await reader.ended())) yield await readFrame(reader);
+  while (!(await reader.ended())) {
+    const { stored, rawBytes } = await readFrame(reader);
+    yield { stored: apart(stored), rawBytes };
+  }
 }
 
 /** The checksum that ends a frame: the low half of XXH64 of its content. */

@@ -3,6 +3,7 @@ import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openWalFile } from '../../archive/wal-archive.ts';
 import type { PrefetchFolder } from '../../cluster/prefetch-folder.ts';
+import { discarded } from '../../codec/zstd.ts';
 import { writeNewFile } from '../../durable-file.ts';
 import { limits } from '../../limits.ts';
 import { segmentStart } from '../../postgres/wal-file-name.ts';
@@ -20,7 +21,7 @@ export async function publishSegment(fetch: SegmentFetch, options: AheadOptions)
   const { folder, segmentSizeBytes, before } = options;
   return folder.publish(fetch.file.name, async (path) => {
     const { content } = await openWalFile(fetch.archive, fetch.file, fetch);
-    await writeNewFile(path, content, 0o640);
+    await writeNewFile(path, discarded(content), 0o640);
     return !fetch.beside || ((await isClear(fetch, path, segmentSizeBytes)) && before);
   });
 }
