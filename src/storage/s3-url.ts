@@ -12,7 +12,9 @@ export function parseS3Url(url: string): S3Location {
   const match = /^s3:\/\/([A-Za-z0-9][A-Za-z0-9._-]{1,253})((?:\/[!-.0-~]+)*)\/?$/.exec(url);
   const [bucket, path] = [match?.[1], match?.[2] ?? ''];
   if (bucket === undefined) {
-    throw new ConfigurationError(`WALT_REPO is not an S3 URL: "${url}"`, { hint: 'Write it as s3://bucket/prefix.' });
+    throw new ConfigurationError(`WALT_REPO is not an S3 URL: "${url}"`, {
+      hint: 'Write it as s3://bucket/prefix. A bucket has a name of two letters, digits, ".", "_" or "-" at least, a prefix no blanks and nothing beyond ASCII.',
+    });
   }
   return { bucket, prefix: path === '' ? '' : `${path.slice(1)}/` };
 }

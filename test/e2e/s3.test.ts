@@ -255,6 +255,13 @@ describe('settings and stores that are no good', () => {
       hint: /s3:\/\/bucket\/prefix/,
     },
     {
+      what: 'a bucket whose name is too short',
+      settings: () => ({ WALT_REPO: 's3://b/prefix' }),
+      code: 3,
+      says: /error: WALT_REPO is not an S3 URL/,
+      hint: /a name of two letters/,
+    },
+    {
       what: 'a wrong access key',
       settings: () => ({ AWS_ACCESS_KEY_ID: 'WRONG' }),
       code: 4,
