@@ -124,8 +124,9 @@ export async function openWalFile(
   const key = objectKey(archive.systemIdentifier, walObjectName(file));
   const { sizeBytes, body } = await archive.storage.get(key, options);
   try {
-    const once = spentBehind(body, limits.frameStoredBytes);
-    const opened = await openObject(once, sizeBytes, walIdentity(archive, file), archive.keys);
+    // recoveries read GBs of it: what was received need not wait for the garbage collector
+    const spending = spentBehind(body, limits.frameStoredBytes);
+    const opened = await openObject(spending, sizeBytes, walIdentity(archive, file), archive.keys);
     return { ...opened, content: naming(opened.content, archive, key) };
   } catch (error) {
     throw about(error, archive, key);

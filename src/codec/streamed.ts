@@ -3,7 +3,7 @@
  * inside an age file, where there are recipients. Both directions. What commits to them stands elsewhere. Byte layout: docs/FORMAT.md.
  */
 import { createHash, type Hash } from 'node:crypto';
-import { apart, ByteReader, type Bytes, giveBack } from '../bytes.ts';
+import { ByteReader, type Bytes } from '../bytes.ts';
 import { CorruptError } from '../errors.ts';
 import { limits } from '../limits.ts';
 import { sealAge } from './age.ts';
@@ -19,7 +19,7 @@ import {
   type SeekEntry,
   seekTableSize,
 } from './seekable.ts';
-import { decodeFrame, type Frame, frameChecksum, inFlight, readFrame } from './zstd.ts';
+import { decodeOnce, type Frame, frameChecksum, inFlight, readFrameApart } from './zstd.ts';
 import { compressFrames } from './zstd-compress.ts';
 
 /** What a list of files or a manifest says of a streamed object: nothing else is accepted under its name. */
@@ -166,10 +166,8 @@ async function* openPlain(source: ByteReader, commitment: StreamedCommitment, id
 }
 
 async function decoded({ stored, rawBytes }: Frame) {
-  const content = await decodeFrame({ stored, rawBytes });
-  const entry = { storedBytes: stored.length, rawBytes: content.length, checksum: frameChecksum(stored) };
-  giveBack(stored);
-  return { content, entry };
+  const entry = { storedBytes: stored.length, rawBytes, checksum: frameChecksum(stored) };
+  return { content: await decodeOnce({ stored, rawBytes }), entry };
 }
 
 async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
@@ -177,8 +175,7 @@ async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
     const magic = await reader.peek(4);
     if (magic.length < 4) throw new CorruptError('it is truncated');
     if (isSeekTable(magic)) return;
-    const { stored, rawBytes } = await readFrame(reader);
-    yield { stored: apart(stored), rawBytes };
+    yield await readFrameApart(reader);
   }
 }
 

@@ -120,17 +120,21 @@ export async function* decompress(reader: ByteReader): AsyncGenerator<Uint8Array
   yield* inFlight(framesOf(reader), decodeOnce);
 }
 
-async function decodeOnce(frame: Frame): Promise<Uint8Array> {
+/** `decodeFrame`, which gives the memory of the frame back: it must be apart. */
+export async function decodeOnce(frame: Frame): Promise<Uint8Array> {
   const content = await decodeFrame(frame);
   giveBack(frame.stored);
   return content;
 }
 
 async function* framesOf(reader: ByteReader): AsyncGenerator<Frame> {
-  while (!(await reader.ended())) {
-    const { stored, rawBytes } = await readFrame(reader);
-    yield { stored: apart(stored), rawBytes };
-  }
+  while (!(await reader.ended())) yield await readFrameApart(reader);
+}
+
+/** `readFrame`, in memory of the frame's own: it outlives what it was read from. */
+export async function readFrameApart(reader: ByteReader): Promise<Frame> {
+  const { stored, rawBytes } = await readFrame(reader);
+  return { stored: apart(stored), rawBytes };
 }
 
 /** The checksum that ends a frame: the low half of XXH64 of its content. */

@@ -13,7 +13,7 @@ export function parseS3Url(url: string): S3Location {
   const [bucket, path] = [match?.[1], match?.[2] ?? ''];
   if (bucket === undefined) {
     throw new ConfigurationError(`WALT_REPO is not an S3 URL: "${url}"`, {
-      hint: 'Write it as s3://bucket/prefix. A bucket has a name of two letters, digits, ".", "_" or "-" at least, a prefix no blanks and nothing beyond ASCII.',
+      hint: 'Write it as s3://bucket/prefix. A bucket\'s name has at least two characters: letters, digits, ".", "_", "-". A prefix has no blanks and nothing beyond ASCII.',
     });
   }
   return { bucket, prefix: path === '' ? '' : `${path.slice(1)}/` };

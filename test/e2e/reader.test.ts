@@ -55,7 +55,7 @@ function isRemoved(folder: string): boolean {
   } catch {
     // somebody wrote meanwhile
   }
-  return !existsSync(folder); // newer versions of Node.js do not always say that something was left
+  return !existsSync(folder); // whatever it said: somebody may have written behind it
 }
 
 /** A search path on which `sleep` takes no time, and leaves a file. */

@@ -259,7 +259,7 @@ describe('settings and stores that are no good', () => {
       settings: () => ({ WALT_REPO: 's3://b/prefix' }),
       code: 3,
       says: /error: WALT_REPO is not an S3 URL/,
-      hint: /a name of two letters/,
+      hint: /at least two characters/,
     },
     {
       what: 'a wrong access key',
