@@ -84,8 +84,8 @@ stop() {
   stopped=$1
   [ -n "$child" ] || return 0
   trap '' TERM INT
-  trap 'kill -s TERM "$child" 2>/dev/null' USR1
-  kill -s TERM "$child" 2>/dev/null # a child that is only being started still ignores INT
+  trap pass_on USR1
+  pass_on
   wait "$child" 2>/dev/null # the shell would note "Terminated" in the log
   status=$?
   wait "$child" 2>/dev/null # USR1 comes at most once, and ends the first
@@ -94,6 +94,12 @@ stop() {
   trap - "$1" EXIT
   kill -s "$1" $$
   exit "$failed"
+}
+
+# The first that comes is the one that is told; a child that is only being started still ignores INT.
+pass_on() {
+  kill -s "$stopped" "$child" 2>/dev/null
+  kill -s TERM "$child" 2>/dev/null
 }
 
 # refuse MESSAGE HINT: nothing can be run.

@@ -168,7 +168,7 @@ it('ends when it is told to, with a storage that hangs, and tells no secret', as
       },
     });
     expect(ended).toMatchObject({ code: undefined, signal, stdout: '' });
-    expect(ended.stderr).toContain('interrupted by');
+    expect(ended.stderr).toContain(`interrupted by ${signal}`);
   }
   const dead = await check(['--json'], { ...settings, AWS_ENDPOINT_URL_S3: 'http://127.0.0.1:1' });
   expect(dead).toMatchObject({ code: 8 });

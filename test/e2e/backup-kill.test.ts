@@ -337,7 +337,7 @@ describe.each([{ type: 'full' }, { type: 'incremental' }] as const)('$type:', ({
       const isThen = (name: string | undefined) => name !== undefined && storedBytes(name) > 0.2 * pushedBytes;
       const { id, ...ended } = await struckBackup(signal, { whom, isThen });
       expect(ended).toMatchObject({ code: undefined, signal });
-      expect(ended.stderr).toMatch(new RegExp(`${id} was given up[\\s\\S]*interrupted by SIG`));
+      expect(ended.stderr).toMatch(new RegExp(`${id} was given up[\\s\\S]*interrupted by ${signal}`));
       expect(chooseNamed(await readCatalogue(context(), await openArchive(context())), id ?? '').state).toBe('failed');
       await expectSessionEnds();
     });
