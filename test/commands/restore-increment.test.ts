@@ -160,7 +160,9 @@ describe.each([
   ['plain', noKeys],
   ['encrypted', encrypted],
 ])('%s', (_, keys) => {
-  it('restores every list of extents to the right bytes, and a true backup_manifest', async () => {
+  it('restores every list of extents to the right bytes, and a true backup_manifest', {
+    timeout: 900_000,
+  }, async () => {
     await fc.assert(
       fc.asyncProperty(anyIncrement, (increment) =>
         inFolder(async (folder) => {
