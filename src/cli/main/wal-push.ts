@@ -4,6 +4,7 @@ import { walPush } from '../../commands/wal-push.ts';
 import { UsageError } from '../../errors.ts';
 import { runParsed } from '../parsed.ts';
 import { run } from '../run.ts';
+import { collectSeldom } from '../seldom-collected.ts';
 
 const program = 'wal-push';
 const words = process.argv.slice(2);
@@ -11,6 +12,7 @@ const words = process.argv.slice(2);
 if (words.some((word) => word.startsWith('-'))) {
   await runParsed(program);
 } else {
+  collectSeldom();
   await run(program, () => {
     const [path, name, ...others] = words;
     if (path === undefined || others.length > 0) {
