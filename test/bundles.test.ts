@@ -26,7 +26,7 @@ const keysOnDemand = { ...onDemand.src, codec: 'age-text zstd-binding' };
  */
 const fetchOnDemand = {
   '': 'byte-path',
-  cli: 'background',
+  cli: 'background seldom-collected',
   cluster: 'configuration-files prefetch-folder prefetch-reader recovery-target',
   commands: 'bounded-work',
   'commands/wal-fetch': 'ahead ahead-plan ahead-segment beside left-timeline reader',
@@ -51,7 +51,7 @@ const allowed: Readonly<Record<string, Contents>> = {
       ...shared,
       codec: `${shared.codec} zstd-compress`,
       archive: 'archive keys repository wal-archive',
-      cli: 'aws-environment parsed run',
+      cli: 'aws-environment parsed run seldom-collected',
       'cli/main': 'wal-push',
       // what waits besides is looked for at each call
       cluster: 'ahead archive-status data-directory known-repository postmaster-pid prefetched push-markers wal-file',

@@ -6,7 +6,6 @@ import { type WalFetchResult, walFetch } from '../../commands/wal-fetch.ts';
 import { UsageError } from '../../errors.ts';
 import { runParsed } from '../parsed.ts';
 import { type Outcome, run } from '../run.ts';
-import { collectSeldom } from '../seldom-collected.ts';
 
 const program = 'wal-fetch';
 /** In front of the command line of the reader, which is started in the background: see ../background.ts. */
@@ -39,6 +38,7 @@ async function background(folder: string) {
 
 async function readAhead(context: Context, all: WalFetchArguments): Promise<Outcome> {
   const reader = await import('../../commands/wal-fetch/reader.ts');
+  const { collectSeldom } = await import('../seldom-collected.ts');
   collectSeldom();
   return reader.readAhead(context, all, Number(process.env.WALT_LAUNCHER));
 }
