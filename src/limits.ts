@@ -31,9 +31,11 @@ export const limits = {
   segmentBytes: 1024 * mebibyte,
   /** A compressed segment up to this size is held in memory; a larger one is compressed a second time while it is sent. */
   heldBytes: 64 * mebibyte,
-  /** Files that are archived or fetched ahead of PostgreSQL: how many at a time, how many bytes of them, and how many bytes in one call. */
+  /** Files that are archived or fetched ahead of PostgreSQL: how many at a time, how many bytes of them, and how many bytes in one call to archive. */
   aheadInFlight: 4,
   aheadInFlightBytes: 64 * mebibyte,
+  aheadPushBytes: 1024 * mebibyte,
+  /** Of segments that lie ready for PostgreSQL, which has not asked for them yet. */
   aheadBytes: 512 * mebibyte,
   /** In recovery: the first batch of segments, and the share of the free space that those may take which PostgreSQL has not asked for yet. */
   aheadFirst: 4,

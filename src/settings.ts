@@ -72,7 +72,7 @@ export const settingsTable: readonly Setting[] = [
     check: wholeNumber(1, 64),
   }),
   row('WALT_WAL_PUSH_AHEAD', 'how many waiting files one `wal-push` may archive besides; `0`: none', {
-    default: '32',
+    default: '64',
     check: wholeNumber(0, 1000),
   }),
   row('WALT_WAL_FETCH_AHEAD', 'how many segments one `wal-fetch` may fetch besides, in recovery; `0`: none', {

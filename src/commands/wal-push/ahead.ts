@@ -148,7 +148,7 @@ function boundsFor(sizeBytes: number): { readonly inFlight: number; readonly inA
   const inFlight = Math.floor(limits.aheadInFlightBytes / sizeBytes);
   return {
     inFlight: Math.max(1, Math.min(limits.aheadInFlight, inFlight)),
-    inAll: Math.floor(limits.aheadBytes / sizeBytes),
+    inAll: Math.floor(limits.aheadPushBytes / sizeBytes),
   };
 }
 
