@@ -74,7 +74,7 @@ it('has a default for everything that has one', () => {
     s3: noS3,
     connections: 16,
     workers: undefined,
-    walPushAhead: 32,
+    walPushAhead: 64,
     walFetchAhead: 32,
     logFormat: 'text',
     logLevel: 'info',
