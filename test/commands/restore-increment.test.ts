@@ -156,13 +156,14 @@ async function inFolder<Result>(work: (folder: string) => Promise<Result>): Prom
   }
 }
 
+/** For 500 restores. */
+const tortureTime = { timeout: 900_000 };
+
 describe.each([
   ['plain', noKeys],
   ['encrypted', encrypted],
 ])('%s', (_, keys) => {
-  it('restores every list of extents to the right bytes, and a true backup_manifest', {
-    timeout: 900_000,
-  }, async () => {
+  it('restores every list of extents to the right bytes, and a true backup_manifest', tortureTime, async () => {
     await fc.assert(
       fc.asyncProperty(anyIncrement, (increment) =>
         inFolder(async (folder) => {
