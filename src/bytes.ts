@@ -48,10 +48,14 @@ interface TransferableBuffer extends ArrayBuffer {
 
 /**
  * Gives memory back now, where Node.js can (22 and later), not when the garbage collector finds it: then the array is empty. Only for what
- * nobody uses any more, no thread of Node.js either. What is small, or lies behind something else, may be in memory that others use, and stays.
+ * nobody uses any more, no thread of Node.js either. What fills a small piece of memory only in part, or lies behind something else, may share
+ * it with others, and stays. Node.js's own pool is never filled by one array, and may be as large as what a socket gives at once.
  */
-export function giveBack({ buffer, byteOffset }: Uint8Array): void {
-  if (byteOffset === 0 && buffer.byteLength > Buffer.poolSize) (buffer as TransferableBuffer).transfer?.(0);
+export function giveBack({ buffer, byteOffset, length }: Uint8Array): void {
+  const fillsIt = length > 0 && length === buffer.byteLength;
+  if (byteOffset === 0 && (fillsIt || buffer.byteLength > Buffer.poolSize)) {
+    (buffer as TransferableBuffer).transfer?.(0);
+  }
 }
 
 /** Gives the memory of each chunk back when the next one is asked for. */

@@ -4,6 +4,7 @@ import type { Context } from '../commands/context.ts';
 import type { Crew } from '../commands/crew.ts';
 import { openLog } from '../log.ts';
 import { barDisplay, type Display, lineDisplay } from './progress.ts';
+import { collectSeldom } from './seldom-collected.ts';
 import { threadCrew } from './workers.ts';
 
 /** Does the work. When it is over, well or not, nothing is left of the display, and the threads have ended. */
@@ -27,6 +28,16 @@ export async function longCommand<Result>(
     display.end();
     await Promise.all(crews.map((one) => one.close()));
   }
+}
+
+/** The same for one that reads backups: all that it passes on gives its memory back. One that makes them would hold too much. */
+export function readingCommand<Result>(
+  program: string,
+  context: Context,
+  work: (context: Context) => Promise<Result>,
+): Promise<Result> {
+  collectSeldom();
+  return longCommand(program, context, work);
 }
 
 function openDisplay({ settings: { logFormat, logLevel }, log }: Context): Display {
