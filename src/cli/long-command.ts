@@ -30,8 +30,8 @@ export async function longCommand<Result>(
   }
 }
 
-/** The same for one that reads backups: all that it passes on gives its memory back. One that makes them would hold too much. */
-export function readingCommand<Result>(
+/** The same for one that restores: all that it passes on gives its memory back. One that makes backups, or reads WAL beside them, would hold too much. */
+export function restoringCommand<Result>(
   program: string,
   context: Context,
   work: (context: Context) => Promise<Result>,

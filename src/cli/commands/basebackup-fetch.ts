@@ -3,7 +3,7 @@ import type { BasebackupFetchResult } from '../../commands/basebackup-fetch.ts';
 import { formatDuration } from '../../quantities.ts';
 import { parseTablespaceMapping } from '../arguments.ts';
 import { type AddCommand, formatJson, jsonFlag } from '../command.ts';
-import { readingCommand } from '../long-command.ts';
+import { restoringCommand } from '../long-command.ts';
 import { amounts, deltaFlag, dirDescription, oldWalLines } from '../restored.ts';
 import { print } from '../terminal.ts';
 
@@ -36,7 +36,7 @@ export const addBasebackupFetch: AddCommand = (parser, setJob) =>
         const { dir, name, resume, delta } = args;
         const choices = { dir, name, tablespaceMapping, resume, delta };
         const { basebackupFetch } = await import('../../commands/basebackup-fetch.ts');
-        const result = await readingCommand(program, context, (equipped) => basebackupFetch(equipped, choices));
+        const result = await restoringCommand(program, context, (equipped) => basebackupFetch(equipped, choices));
         print(args.json ? formatJson(result) : describeBasebackupFetch(result));
         return 'done';
       });

@@ -5,7 +5,7 @@ import { UsageError } from '../../errors.ts';
 import { formatBytes, formatDuration } from '../../quantities.ts';
 import { parseTablespaceMapping } from '../arguments.ts';
 import { type AddCommand, formatJson, jsonFlag } from '../command.ts';
-import { readingCommand } from '../long-command.ts';
+import { restoringCommand } from '../long-command.ts';
 import { environmentAdvice, ownCommand, shellQuoted } from '../own-commands.ts';
 import { amounts, deltaFlag, dirDescription, oldWalLines } from '../restored.ts';
 import { print } from '../terminal.ts';
@@ -92,7 +92,7 @@ export const addRestore: AddCommand = (parser, setJob) =>
             ]),
         };
         const { restore } = await import('../../commands/restore.ts');
-        const result = await readingCommand(program, context, (equipped) => restore(equipped, choices));
+        const result = await restoringCommand(program, context, (equipped) => restore(equipped, choices));
         print(
           args.json
             ? formatJson(result)

@@ -6,7 +6,7 @@ import { UsageError } from '../../errors.ts';
 import { formatBytes } from '../../quantities.ts';
 import { listBadPages } from '../bad-pages.ts';
 import { type AddCommand, formatJson, jsonFlag } from '../command.ts';
-import { readingCommand } from '../long-command.ts';
+import { longCommand } from '../long-command.ts';
 import { print } from '../terminal.ts';
 
 const program = 'verify';
@@ -28,7 +28,7 @@ export const addVerify: AddCommand = (parser, setJob) =>
           throw new UsageError('a name and --all exclude each other', { hint: 'Give one of them.' });
         }
         const { isSound, verify } = await import('../../commands/verify.ts');
-        const result = await readingCommand(program, context, (equipped) => verify(equipped, { name, deep }));
+        const result = await longCommand(program, context, (equipped) => verify(equipped, { name, deep }));
         print(args.json ? formatJson(result) : describeVerify(result));
         return isSound(result) ? 'done' : 'checkFailed';
       }),
