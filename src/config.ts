@@ -239,7 +239,16 @@ function checkNames(entries: Entries): void {
       });
     }
     if (!name.startsWith('WALT_') || known.includes(name)) continue;
-    const [nearest = ''] = [...known].sort((a, b) => leven(a, name) - leven(b, name));
+    const [nearest = ''] = [...known].sort(
+      (a, b) => likeness(b, name) - likeness(a, name) || leven(a, name) - leven(b, name),
+    );
     throw new ConfigurationError(`unknown setting ${name} (${source})`, { hint: `Did you mean ${nearest}?` });
   }
+}
+
+/** The share of words that two settings have in common, whatever their order and whose they are: WALT_S3_ENDPOINT is meant as AWS_ENDPOINT_URL_S3. */
+function likeness(a: string, b: string): number {
+  const [own, other] = [a, b].map((name) => new Set(name.split('_').slice(1))) as [Set<string>, Set<string>];
+  const all = new Set([...own, ...other]);
+  return (own.size + other.size - all.size) / all.size;
 }

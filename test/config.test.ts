@@ -207,6 +207,10 @@ it.each([
   ['WALT_LOGLEVEL', 'WALT_LOG_LEVEL'],
   ['WALT_SYSTEM_IDENTIFER', 'WALT_SYSTEM_IDENTIFIER'],
   ['WALT_repo', 'WALT_REPO'],
+  ['WALT_S3_ENDPOINT', 'AWS_ENDPOINT_URL_S3'],
+  ['WALT_S3_ENDPOINT_URL', 'AWS_ENDPOINT_URL_S3'],
+  ['WALT_S3_REGION', 'AWS_REGION'],
+  ['WALT_ACCESS_KEY_ID', 'AWS_ACCESS_KEY_ID'],
 ])('refuses the unknown %s and names the nearest setting', (name, nearest) => {
   const hint = `Did you mean ${nearest}?`;
   expect(refusal({ [name]: 'x' })).toEqual({ message: `unknown setting ${name} (environment)`, hint });
