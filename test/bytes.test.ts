@@ -104,26 +104,11 @@ it('closes its source, and passes its errors on', async () => {
   await expect(new ByteReader(failing()).read(2)).rejects.toThrow('the line is cut');
 });
 
-it.runIf(canGiveBack)(
-  'gives memory back that one array fills, however small; not a part of what others may use',
-  () => {
-    // what a socket gives at once is as large as Node.js's own pool in newer versions
-    for (const lengthBytes of [1, 8192, Buffer.poolSize, 65_536, 100_000]) {
-      const whole = new Uint8Array(lengthBytes);
-      giveBack(whole);
-      expect(whole.buffer.byteLength).toBe(0);
-      giveBack(whole); // again is nothing
-    }
-    const shared = new Uint8Array(4096);
-    giveBack(shared.subarray(0, 4095));
-    giveBack(shared.subarray(1));
-    giveBack(shared.subarray(0, 0));
-    expect(shared.length).toBe(4096);
-    const pooled = [Buffer.from('a'), Buffer.from('b')];
-    for (const one of pooled) giveBack(one);
-    expect(Buffer.concat(pooled).toString()).toBe('ab');
-  },
-);
+it.runIf(canGiveBack)('gives memory back once', () => {
+  const bytes = new Uint8Array(65_536);
+  for (let time = 0; time < 2; time += 1) giveBack(bytes);
+  expect(bytes.buffer.byteLength).toBe(0);
+});
 
 it('H47: orders keys by their UTF-8 bytes, which is not the order of JavaScript', () => {
   const keys = ['a', 'a-b', 'a.b', 'a/b', 'a0', 'é', '\uffee', '😀'];

@@ -28,7 +28,7 @@ const { readStream, storeStream } = await import('../../src/archive/part.ts');
 const { readFrames } = await import('../../src/archive/part-ranges.ts');
 const { openWalFile, storeWalFile, walIdentity } = await import('../../src/archive/wal-archive.ts');
 const { decodeFrame, discarded } = await import('../../src/codec/zstd.ts');
-const { bytesOf, spent } = await import('../../src/bytes.ts');
+const { bytesOf, giveBack, spent } = await import('../../src/bytes.ts');
 const { openObject, sealObject } = await import('../../src/codec/object.ts');
 const { encodeFrame } = await import('../support/encode-frame.ts');
 const { bytesOfSealed, identity: sealedIdentity, join, sealOptions } = await import('../support/objects.ts');
@@ -99,6 +99,21 @@ const everyWay = [
   ['plain, in pieces', noKeys, inPieces],
   ['encrypted, in pieces', encrypted, inPieces],
 ] as const;
+
+// what a socket gives at once is no larger than Node.js's own pool in newer versions
+it.each([1, 4096, Buffer.poolSize, 65_536, 100_000])('of %d bytes goes back what one array fills', (lengthBytes) => {
+  given.bytes = 0;
+  giveBack(new Uint8Array(lengthBytes));
+  expect(given.bytes).toBe(lengthBytes);
+});
+
+it('what others may use stays', () => {
+  given.bytes = 0;
+  const shared = new Uint8Array(4096);
+  for (const part of [shared.subarray(0, 4095), shared.subarray(1), shared.subarray(0, 0), Buffer.from('a')])
+    giveBack(part);
+  expect(given.bytes).toBe(0);
+});
 
 it.each(everyWay)('a streamed object comes back as it was stored, %s', async (_, keys, as) => {
   const archive = makeArchive(keys);
